@@ -144,6 +144,10 @@ bench-cost: install ## Measure the CPU per event, beside a reference loop at the
 bench-worker: install ## Measure throughput and latency with the resident worker and without it (ARGS="--pairs 3 --seconds 20")
 	$(BIN)/python -m benchmarks.worker $(ARGS)
 
+.PHONY: bench-lanes
+bench-lanes: install ## Measure throughput and CPU per event with 1, 2 and 3 lanes (ARGS="--rounds 2 --seconds 20 --json FILE")
+	$(BIN)/python -m benchmarks.lanes $(ARGS)
+
 .PHONY: bench-stages
 bench-stages: install ## Measure each stage of a commit, and its upper bound (ARGS="--events 100000")
 	$(BIN)/python -m benchmarks.stages $(ARGS)

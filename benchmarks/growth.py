@@ -204,6 +204,7 @@ class Stream:
                 self._connection,
                 ledger.Advance(
                     batch=key,
+                    lanes=1,
                     topic_id=TOPIC,
                     starts=self._positions,
                     ends=ends,

@@ -194,7 +194,7 @@ class Platform:
         wait_until(
             lambda: (
                 advisory_locks.lock_sessions(self.connection, self.config.events_topic)[0] is not None
-                and stream_batches.open_batch(self.connection) is None
+                and not stream_batches.open_batches(self.connection)
             ),
             "a run to be ready",
         )

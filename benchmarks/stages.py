@@ -179,7 +179,7 @@ class Stages:
         run = RunContext(config=self._config, batch=BATCH, run_id="benchmark", log=lambda _: None)
         publisher = Publisher(run, "benchmark")
         publisher.warm_up()
-        publisher.begin(self._topic, dict.fromkeys(self._ends, 0))
+        publisher.begin(self._topic, dict.fromkeys(self._ends, 0), require_lock=lambda _: None)
         publisher.publish(Publication(BATCH, scored[0], {0: 1}))
         while not publisher.published:
             publisher.check()

@@ -10,6 +10,8 @@ from typing import Final
 PREFIX: Final = "CHURN_"
 # Two edits cover a missing letter, a wrong letter and two swapped letters (BATCH_SECNODS).
 MOST_EDITS: Final = 2
+# In a name with fewer letters, two edits are most of it: LANG is no misspelled LANES.
+LETTERS_FOR_MOST_EDITS: Final = 6
 # Names that begin with our prefix but are not settings.
 OTHER_NAMES_OF_OURS: Final = frozenset(
     {
@@ -23,7 +25,8 @@ OTHER_NAMES_OF_OURS: Final = frozenset(
 )
 # Names of other programs that are within two edits of one of our settings.
 OTHER_PROGRAMS: Final = re.compile(
-    r"AWS_ENDPOINT_URL_\w{2,4}"  # AWS has one for each of its services: ..._SQS is two edits from ..._S3
+    r"LINES"  # of the terminal, exported by some shells
+    r"|AWS_ENDPOINT_URL_\w{2,4}"  # AWS has one for each of its services: ..._SQS is two edits from ..._S3
     r"|(CODER|NODE|CORE|CDN|CODE)_UR[LI]"  # Coder's workspaces, and common names of web applications
     r"|\w+_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_(TCP|UDP)\w*)"  # Kubernetes, for a service called churn-...
 )
@@ -39,7 +42,9 @@ def is_probably_ours(name: str, known: Collection[str]) -> bool:
     if name in known or name in OTHER_NAMES_OF_OURS or OTHER_PROGRAMS.fullmatch(name):
         return False
     return name.startswith(PREFIX) or any(
-        _may_be_close(name, each) and edit_distance(name, each) <= MOST_EDITS for each in known
+        _may_be_close(name, each)
+        and edit_distance(name, each) <= (MOST_EDITS if len(each) >= LETTERS_FOR_MOST_EDITS else 1)
+        for each in known
     )
 
 

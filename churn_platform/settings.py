@@ -592,6 +592,13 @@ class StreamSettings(SettingsGroup):
     standby: bool = Field(
         default=True, validation_alias="STANDBY", description="Keep one warm run ready to take over while events flow."
     )
+    lanes: int = Field(
+        default=1,
+        ge=1,
+        validation_alias="LANES",
+        description="Number of streaming runs that read at the same time. Each reads its own Kafka partitions of the "
+        "events topic. At most the number of these partitions.",
+    )
     scoring_threads: int = Field(
         default=1, ge=1, validation_alias="SCORING_THREADS", description="XGBoost threads that score a commit."
     )

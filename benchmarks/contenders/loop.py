@@ -9,6 +9,7 @@ import psycopg
 
 from benchmarks.contenders.task import Task
 from churn_platform.database import stream_batches
+from churn_platform.lanes import Lane
 from churn_platform.orchestration.partitions import batch_key
 from churn_platform.settings import load_settings
 from churn_platform.stream import runs
@@ -24,18 +25,20 @@ def environment(task: Task) -> Mapping[str, str]:
         "PREDICTIONS_TOPIC": task.predictions_topic,
         "STREAM_GROUP": task.group,
         "COMMIT_EVENTS": str(task.commit_events),
+        "BATCH_SECONDS": "86400",  # a batch ends with its events, however slow the machine is
     }
 
 
 def main() -> None:
-    """Stream into one batch until the whole backlog is in it."""
+    """Stream into one batch until the whole backlog of the lane is in it."""
     task = Task.from_arguments()
     os.environ.update(environment(task))
     config = replace(StreamConfig.from_settings(load_settings()), batch_events=task.events)
-    key = batch_key(datetime.now(UTC))
+    lane = Lane(task.lanes, task.lane)
+    key = batch_key(datetime.now(UTC), lane)
     with psycopg.connect(config.dsn, autocommit=True) as connection:
-        stream_batches.plan_batch(connection, key)
-    runs.materialize(config, [key], run_id="benchmark", log=lambda _: None, confirm=lambda: None)
+        stream_batches.plan_batch(connection, key, lane)
+    runs.materialize(config, [key], run_id=f"benchmark {task.lane}", log=lambda _: None, confirm=lambda: None)
 
 
 if __name__ == "__main__":

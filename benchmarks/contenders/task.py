@@ -24,6 +24,7 @@ class Task:
         folder: folder for the contender's files.
         linger: longest time to wait for a full commit, in seconds, of contenders that have such a time.
         follow: whether to go on at the end of the topic, until the process is terminated. `events` is then unknown.
+        lane, lanes: the lane that the platform's loop streams, and the number of lanes.
     """
 
     brokers: str
@@ -37,6 +38,8 @@ class Task:
     folder: str
     linger: float = 1.0
     follow: bool = False
+    lane: int = 0
+    lanes: int = 1
 
     def to_json(self) -> str:
         """Return the task as JSON, for from_arguments() in another process."""

@@ -60,12 +60,13 @@ class Condition:
 
 
 def _stalled(evidence: Evidence) -> Iterator[Finding]:
-    reading = evidence.stream
-    if reading.lag is not None and reading.stalled_seconds >= evidence.bounds.stalled_seconds:
-        yield Finding(
-            reading.lag.topic.name,
-            f"{reading.lag.waiting:,} events wait, and none was read for {reading.stalled_seconds:.0f} s.",
-        )
+    lag = evidence.stream.lag
+    for lane, seconds in evidence.stream.stalled.items():
+        if lag is not None and seconds >= evidence.bounds.stalled_seconds:
+            yield Finding(
+                lag.topic.name if lane.of == 1 else f"{lag.topic.name}, {lane}",
+                f"{lag.waiting_of(lane):,} events wait, and none was read for {seconds:.0f} s.",
+            )
 
 
 def _lagging(evidence: Evidence) -> Iterator[Finding]:

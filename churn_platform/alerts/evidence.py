@@ -6,19 +6,20 @@ Readings that compare with earlier ones keep them here, in memory. A worker that
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import psycopg
 from confluent_kafka import KafkaException
 
-from churn_platform.database import dagster_tables, stream_pauses, stream_positions
+from churn_platform.database import dagster_tables, stream_layouts, stream_pauses, stream_positions
 from churn_platform.database.dagster_tables import CheckExecution
 from churn_platform.environments.published_offsets import published_to_admin
 from churn_platform.errors import PlatformError
 from churn_platform.kafka import clients
 from churn_platform.kafka.exceptions import TopicMissingError
+from churn_platform.lanes import Lane, lanes
 from churn_platform.positions.lag import Lag, read_lag, read_outcomes_waiting
 from churn_platform.settings import Settings
 
@@ -79,7 +80,7 @@ class StreamReading:
 
     Attributes:
         lag: None if Kafka did not answer, or there is no topic.
-        stalled_seconds: for how long nothing was read although events wait.
+        stalled: by lane, lane 0 first: for how many seconds nothing was read although events wait.
         problem: why Kafka did not answer; empty if it did.
         unreachable_seconds: for how long it has not answered.
         unpublished: number of offsets that are read and whose predictions are not published; None if unknown.
@@ -87,7 +88,7 @@ class StreamReading:
     """
 
     lag: Lag | None = None
-    stalled_seconds: float = 0.0
+    stalled: Mapping[Lane, float] = field(default_factory=dict)
     problem: str = ""
     unreachable_seconds: float = 0.0
     unpublished: int | None = None
@@ -120,7 +121,7 @@ class StreamWatch:
         self._settings = {**kafka_client, "socket.timeout.ms": round(request_seconds * 1000)}
         self._topic, self._group, self._outcomes_topic, self._clock = topic, group, outcomes_topic, clock
         self._admin: clients.Admin | None = None
-        self._progress = ProgressWatch()
+        self._progress: dict[Lane, ProgressWatch] = {}
         self._answered = clock()
 
     def read(self, connection: psycopg.Connection) -> StreamReading:
@@ -137,14 +138,24 @@ class StreamWatch:
             problem = error.problem if isinstance(error, PlatformError) else str(error.args[0].str())
             return StreamReading(problem=problem, unreachable_seconds=self._clock() - self._answered)
         self._answered = self._clock()
-        stalled = self._progress.stalled_for(
-            read=sum(lag.positions.values()),
-            waiting=lag.waiting,
-            is_paused=stream_pauses.paused_since(connection, self._topic) is not None,
-            now=self._answered,
-        )
+        stalled = self._stalled(connection, lag)
         unpublished = self._read_unpublished(connection, self._admin, lag)
         return StreamReading(lag, stalled, unpublished=unpublished, outcomes_waiting=outcomes_waiting)
+
+    def _stalled(self, connection: psycopg.Connection, lag: Lag) -> dict[Lane, float]:
+        """Return for how long each lane has not progressed. Others progress meanwhile, so each is watched alone."""
+        is_paused = stream_pauses.paused_since(connection, self._topic) is not None
+        count = stream_layouts.layout(connection, self._topic).lanes
+        self._progress = {lane: self._progress.get(lane, ProgressWatch()) for lane in lanes(count)}
+        return {
+            lane: watch.stalled_for(
+                read=sum(lane.select(lag.positions).values()),
+                waiting=lag.waiting_of(lane),
+                is_paused=is_paused,
+                now=self._answered,
+            )
+            for lane, watch in self._progress.items()
+        }
 
     def _read_unpublished(self, connection: psycopg.Connection, admin: clients.Admin, lag: Lag) -> int | None:
         """Return how many offsets are read and not published; None if Kafka does not tell this login."""

@@ -93,6 +93,7 @@ class OperatorConditions:
                 held=None if lag is None else sum(lag.held.values()),
                 unpublished=reading.unpublished,
                 outcomes_waiting=reading.outcomes_waiting,
+                lanes_waiting=None if lag is None else [lag.waiting_of(lane) for lane in reading.stalled],
             )
         if self._pruned is None or clock - self._pruned > PRUNE_SECONDS:
             operator_conditions.prune(connection, days=self._keep_days)

@@ -58,6 +58,7 @@ def prepare(
     from churn_platform.kafka import clients
     from churn_platform.settings import load_settings
     from churn_platform.stream.config import StreamConfig
+    from churn_platform.stream.partitions import require_partitions
 
     host, port = _address(code_server)
     with report_errors(), ProgressReporter("Checking for other environments") as progress:
@@ -79,6 +80,7 @@ def prepare(
             progress("Creating topics")
             made["topics"] = created_topics.create_missing(admin, replace(config, dsn=owner_dsn))
             guard.claim()
+            require_partitions(admin, config)
         if dagster_home is not None:
             dagster_home.parent.mkdir(parents=True, exist_ok=True)
             write_dagster_home(
@@ -86,6 +88,7 @@ def prepare(
                 code_server={"host": host, "port": port},
                 artifacts_root=settings.platform.artifacts_root,
                 s3_access=Access.from_settings(settings),
+                lanes=config.lanes,
             )
             made["dagster"] = [str(dagster_home)]
     if as_json:

@@ -20,6 +20,8 @@ def show(console: Console, status: "StreamStatus") -> None:
     if status.topic is not None:
         console.print(f"\nStream of {status.topic}", style="bold", highlight=False)
         console.print(_figures(status))
+    if len(status.lanes) > 1:
+        console.print(_lanes(status))
     if status.partitions:
         console.print(_partitions(status))
     for problem in status.problems:
@@ -30,7 +32,10 @@ def _figures(status: "StreamStatus") -> Table:
     table = Table.grid(padding=(0, 2))
     if status.paused_since is not None:
         table.add_row("Paused", Text(f"since {status.paused_since:%Y-%m-%d %H:%M:%S %Z}", style="yellow"))
-    table.add_row("Live run", _live_run(status))
+    if status.wanted_lanes not in (None, len(status.lanes)):
+        table.add_row("Lanes", Text(f"{len(status.lanes)}, changing to {status.wanted_lanes}", style="yellow"))
+    if len(status.lanes) <= 1:
+        table.add_row("Live run", _live_run(status))
     batch, dead_letters = status.latest_batch, status.dead_letters
     if batch is not None:
         committed = "no commit yet"
@@ -69,6 +74,21 @@ def _live_run(status: "StreamStatus") -> str:
     if status.lock_holder is not None:
         return f"none; {status.lock_holder!r} holds the stream's lock"
     return "none"
+
+
+def _lanes(status: "StreamStatus") -> Table:
+    table = Table("Lane", "Live run", "Standbys", "Last batch", box=None, header_style="dim", pad_edge=False)
+    table.add_column("Waiting", justify="right")
+    for each in status.lanes:
+        waiting, batch = status.waiting_of(each.lane), each.latest_batch
+        table.add_row(
+            str(each.lane),
+            each.live_run or "none",
+            ", ".join(each.standbys) or "none",
+            "none" if batch is None else f"{batch.batch}, {batch.state}, {batch.events:,} events",
+            UNKNOWN if waiting is None else f"{waiting:,}",
+        )
+    return table
 
 
 def _partitions(status: "StreamStatus") -> Table:

@@ -7,14 +7,19 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
 
 from churn_platform.database import erased_customers
+from churn_platform.lanes import Lane
 
 # First key of the lock that a live stream holds; the second key is the hash of the topic's name.
 STREAM_LOCK: Final = 0x63687572  # "chur"
+# First key of the lock that the live run of a lane holds, if there are several lanes; the second key is the hash of the
+# lane's key. Such runs share the stream's lock, so that whoever holds it alone excludes all of them.
+LANE_LOCK: Final = 0x63686C6E  # "chln"
 # First key of the lock that runs share while they wait for that one, so that others see them waiting.
 STANDBY_LOCK: Final = 0x63687362  # "chsb"
 # Pause between two requests for the stream's lock. A takeover waits for half of it on average.
@@ -29,6 +34,14 @@ DUTY_LOCK: Final = 0x63647479  # "cdty"
 SENDER_LOCK: Final = 0x6373656E  # "csen"
 # Held by the session that archives. Two at the same time would write the same file.
 ARCHIVE_LOCK: Final = 0x6368757261726368  # "churarch"
+
+
+@dataclass(frozen=True)
+class LaneSessions:
+    """Names of the sessions of one lane: the one whose run is live, or None, and those that wait for its lock."""
+
+    holder: str | None
+    waiting: Sequence[str]
 
 
 def session_name(run_id: str) -> str:
@@ -77,18 +90,75 @@ def lock_stream(connection: psycopg.Connection, topic: str) -> None:
     PostgreSQL may remove no old version of any row. The rows that every commit changes would have thousands of
     versions, and each commit would search all of them.
     """
-    if try_lock_stream(connection, topic):
+    _wait_for(connection, STREAM_LOCK, topic)
+
+
+def lock_lane(connection: psycopg.Connection, topic: str, lane: Lane) -> None:
+    """Wait for the session lock of a lane, as lock_stream() does. The only lane has the stream's lock itself.
+
+    The run of one of several lanes has to share the stream's lock, too, before it reads: see share_stream().
+    """
+    if lane.of == 1:
+        lock_stream(connection, topic)
+    else:
+        _wait_for(connection, LANE_LOCK, _lane_key(topic, lane.number))
+
+
+def _wait_for(connection: psycopg.Connection, lock: int, key: str) -> None:
+    if _try_lock(connection, lock, key):
         return
-    connection.execute("select pg_advisory_lock_shared(%s, hashtext(%s))", (STANDBY_LOCK, topic))
-    while not try_lock_stream(connection, topic):
+    connection.execute("select pg_advisory_lock_shared(%s, hashtext(%s))", (STANDBY_LOCK, key))
+    while not _try_lock(connection, lock, key):
         time.sleep(ASK_SECONDS)
-    connection.execute("select pg_advisory_unlock_shared(%s, hashtext(%s))", (STANDBY_LOCK, topic))
+    connection.execute("select pg_advisory_unlock_shared(%s, hashtext(%s))", (STANDBY_LOCK, key))
+
+
+def _lane_key(topic: str, number: int) -> str:
+    """Return the second key of a lane's lock. A topic's name has no blank, so it is no other topic's key."""
+    return f"{topic} lane {number}"
+
+
+def _try_lock(connection: psycopg.Connection, lock: int, key: str) -> bool:
+    row = connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (lock, key)).fetchone()
+    return row == (True,)
 
 
 def try_lock_stream(connection: psycopg.Connection, topic: str) -> bool:
     """Take the lock of the topic's stream if it is free; return whether it was free."""
-    row = connection.execute("select pg_try_advisory_lock(%s, hashtext(%s))", (STREAM_LOCK, topic)).fetchone()
-    return row is not None and row[0]
+    return _try_lock(connection, STREAM_LOCK, topic)
+
+
+def try_share_stream(connection: psycopg.Connection, topic: str) -> bool:
+    """Share the lock of the topic's stream, unless a session holds it alone; return whether it is shared now."""
+    row = connection.execute("select pg_try_advisory_lock_shared(%s, hashtext(%s))", (STREAM_LOCK, topic)).fetchone()
+    return row == (True,)
+
+
+def stop_sharing_stream(connection: psycopg.Connection, topic: str) -> None:
+    """Release the shared lock of the topic's stream."""
+    connection.execute("select pg_advisory_unlock_shared(%s, hashtext(%s))", (STREAM_LOCK, topic))
+
+
+def share_locked_stream(connection: psycopg.Connection, topic: str) -> None:
+    """Share the lock of the topic's stream that this session holds alone. No session can hold it alone in between."""
+    connection.execute("select pg_advisory_lock_shared(%s, hashtext(%s))", (STREAM_LOCK, topic))
+    connection.execute("select pg_advisory_unlock(%s, hashtext(%s))", (STREAM_LOCK, topic))
+
+
+def holds_stream(connection: psycopg.Connection, topic: str, *, pid: int) -> bool:
+    """Return whether the session with this process id holds the lock of the topic's stream, alone or shared."""
+    row = connection.execute(
+        """
+        select exists (
+            select from pg_locks
+            where locktype = 'advisory' and objsubid = 2 and granted and pid = %(pid)s
+              and classid = %(stream)s::bigint::oid and objid = (hashtext(%(topic)s)::bigint & 4294967295)::oid
+              and database = (select oid from pg_database where datname = current_database())
+        )
+        """,
+        {"pid": pid, "stream": STREAM_LOCK, "topic": topic},
+    ).fetchone()
+    return row == (True,)
 
 
 def try_lock_duty(connection: psycopg.Connection, duty: str) -> bool:
@@ -106,7 +176,10 @@ def lock_sender(connection: psycopg.Connection) -> int:
 
 
 def lock_sessions(connection: psycopg.Connection, topic: str) -> tuple[str | None, list[str]]:
-    """Return the name of the session that holds the stream's lock, or None, and the names of those that wait for it."""
+    """Return the name of the session that holds the stream's lock, or None, and the names of those that wait for it.
+
+    If there are several lanes, their live runs share the lock: then this is the name of one of them.
+    """
     sessions = connection.execute(
         """
         select classid = %(stream)s::bigint::oid, application_name
@@ -121,6 +194,43 @@ def lock_sessions(connection: psycopg.Connection, topic: str) -> tuple[str | Non
     ).fetchall()
     holder = next((name for is_live, name in sessions if is_live), None)
     return holder, [name for is_live, name in sessions if not is_live and name != holder]
+
+
+def lane_sessions(connection: psycopg.Connection, topic: str, lanes: int) -> list[LaneSessions]:
+    """Return the sessions of each lane, lane 0 first.
+
+    Args:
+        connection: to the database.
+        topic: name of the events topic.
+        lanes: number of lanes that is in effect.
+    """
+    keys = [topic] if lanes == 1 else [_lane_key(topic, number) for number in range(lanes)]
+    found = connection.execute(
+        """
+        with locks as (
+            select pid, classid, objid from pg_locks
+            where locktype = 'advisory' and objsubid = 2 and granted
+              and classid in (%(stream)s::bigint::oid, %(lane)s::bigint::oid, %(standby)s::bigint::oid)
+              and database = (select oid from pg_database where datname = current_database())
+        )
+        select k.number - 1, application_name, l.classid <> %(standby)s::bigint::oid and exists (
+            select from locks s
+            where s.pid = l.pid and s.classid = %(stream)s::bigint::oid
+              and s.objid = (hashtext(%(topic)s)::bigint & 4294967295)::oid
+        )
+        from unnest(%(keys)s::text[]) with ordinality as k (key, number)
+        join locks l on l.objid = (hashtext(k.key)::bigint & 4294967295)::oid
+        join pg_stat_activity using (pid)
+        order by backend_start
+        """,
+        {"stream": STREAM_LOCK, "lane": LANE_LOCK, "standby": STANDBY_LOCK, "topic": topic, "keys": keys},
+    ).fetchall()
+    sessions = []
+    for lane in range(lanes):
+        own = [(name, is_live) for number, name, is_live in found if number == lane]
+        holder = next((name for name, is_live in own if is_live), None)
+        sessions.append(LaneSessions(holder, [name for name, is_live in own if not is_live and name != holder]))
+    return sessions
 
 
 def take_lease(connection: psycopg.Connection, *, idle_seconds: int, statement_seconds: int) -> None:

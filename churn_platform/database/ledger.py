@@ -26,6 +26,7 @@ from churn_platform.database import (
     high_risk_customers,
     model_versions,
     stream_batches,
+    stream_layouts,
     stream_pauses,
     stream_positions,
 )
@@ -34,6 +35,7 @@ from churn_platform.database.bulk import BinaryArray, Column, array, encode_arra
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.prediction_columns import PredictionTable, prediction_table
 from churn_platform.database.stream_positions import LastRecord
+from churn_platform.lanes import WHOLE, Lane
 from churn_platform.schema.customer_schema import CustomerSchema
 
 
@@ -43,10 +45,11 @@ class Advance:
 
     `last_records` has the partitions from which the commit has events. `schema` is what the events were decoded with;
     customer_schemas has it. `erasures` is the version of the list of erased customers that they were decoded
-    with.
+    with. `lanes` is the number of lanes of the batch.
     """
 
     batch: str
+    lanes: int
     topic_id: str
     starts: Mapping[int, int]
     ends: Mapping[int, int]
@@ -71,20 +74,19 @@ class Advance:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a streaming run checks regularly: champion, active canary, and whether an operator has paused the stream."""
+    """What a streaming run checks regularly.
+
+    Attributes:
+        champion: version of the champion; None if there is none.
+        canary: number of the active canary; None if there is none.
+        paused: whether an operator has paused the stream.
+        lanes_changed: whether another number of lanes is wanted than the run's.
+    """
 
     champion: int | None
     canary: int | None
     paused: bool
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """The state of the stream right after an Advance: champion, active canary, and whether the stream is paused."""
-
-    champion: int | None
-    canary: int | None
-    paused: bool
+    lanes_changed: bool
 
 
 # One statement for all tables, so that a commit of a few rows takes one round trip and is a transaction by itself. Each
@@ -96,6 +98,7 @@ _ADVANCE: Final = sql.SQL("""
         {champion} as champion,
         {canary} as canary,
         {is_paused} as paused,
+        {lanes_changed} as lanes_changed,
         require_advanced(
             (select count(*) from positions), cardinality(%(partitions)s::integer[]),
             (select count(*) from ranges), (select count(*) from ranged),
@@ -107,20 +110,29 @@ _ADVANCE: Final = sql.SQL("""
 CONFLICT: Final = "CH001"
 _NAMED: Final = re.compile(r"%\(([^)]+)\)s")
 _HEARTBEAT: Final = (
-    sql.SQL("select {champion} as champion, {canary} as canary, {is_paused} as paused")
+    sql.SQL(
+        "select {champion} as champion, {canary} as canary, {is_paused} as paused, {lanes_changed} as lanes_changed"
+    )
     .format(
         champion=sql.SQL(model_versions.CHAMPION),
         canary=sql.SQL(challengers.CANARY),
         is_paused=sql.SQL(stream_pauses.IS_PAUSED),
+        lanes_changed=sql.SQL(stream_layouts.IS_CHANGED),
     )
     .as_bytes(None)
 )
 
 
-def heartbeat(connection: psycopg.Connection, topic: str) -> Heartbeat:
-    """Renew the lease of an idle stream; return champion, canary, and whether the stream is paused."""
+def heartbeat(connection: psycopg.Connection, topic: str, *, lanes: int) -> Heartbeat:
+    """Renew the lease of an idle run, and return what it has to know.
+
+    Args:
+        connection: holds the lock.
+        topic: name of the events topic.
+        lanes: number of lanes of the run's batch.
+    """
     with connection.cursor(row_factory=class_row(Heartbeat)) as cursor:
-        found = cursor.execute(_HEARTBEAT, {"topic": topic}).fetchone()
+        found = cursor.execute(_HEARTBEAT, {"topic": topic, "lanes": lanes}).fetchone()
     if found is None:
         raise RuntimeError("A select without a table returned no row; PostgreSQL always returns one.")
     return found
@@ -133,8 +145,8 @@ def advance(
     rows: BinaryArray | None,
     risky: NDArray[np.void],
     threshold: float,
-) -> Advanced:
-    """Record a commit, in the open transaction or as a transaction by itself.
+) -> Heartbeat:
+    """Record a commit, in the open transaction or as a transaction by itself. Return what a heartbeat returns.
 
     Args:
         connection: of the session that holds the stream's lock.
@@ -154,6 +166,7 @@ def advance(
     records = [step.last_records.get(partition) for partition in partitions]
     arguments: dict[str, object] = {
         "batch": step.batch,
+        "lanes": step.lanes,
         "topic_id": step.topic_id,
         "partitions": array("integer", partitions),
         "starts": array("bigint", [step.starts[partition] for partition in partitions]),
@@ -195,7 +208,7 @@ def advance(
         ) from None
     if found is None:
         raise RuntimeError("A select without a table returned no row; PostgreSQL always returns one.")
-    return Advanced(champion=found[0], canary=found[1], paused=found[2])
+    return Heartbeat(champion=found[0], canary=found[1], paused=found[2], lanes_changed=found[3])
 
 
 @cache
@@ -215,6 +228,7 @@ def _statement(table: PredictionTable, *, inserts: bool) -> tuple[bytes, tuple[s
         champion=sql.SQL(model_versions.CHAMPION),
         canary=sql.SQL(challengers.CANARY),
         is_paused=sql.SQL(stream_pauses.IS_PAUSED_BY_ID),
+        lanes_changed=sql.SQL(stream_layouts.IS_CHANGED_BY_ID),
         require_erasures=sql.SQL(erased_customers.REQUIRE_VERSION),
     ).as_string(None)
     names = tuple(dict.fromkeys(_NAMED.findall(named)))
@@ -222,11 +236,17 @@ def _statement(table: PredictionTable, *, inserts: bool) -> tuple[bytes, tuple[s
     return _NAMED.sub(lambda found: numbers[found[1]], named).encode(), names
 
 
-def close_batch(connection: psycopg.Connection, batch: str, *, topic_id: str) -> None:
-    """Close a batch whose predictions are all published. After that it can only be replayed."""
+def close_batch(
+    connection: psycopg.Connection,
+    batch: str,
+    *,
+    topic_id: str,
+    lane: Lane = WHOLE,
+) -> None:
+    """Close a batch of this lane whose predictions are all published. After that it can only be replayed."""
     with connection.transaction():
         stream_batches.close_if_open(connection, batch)
-        stream_positions.record_published(connection, topic_id)
+        stream_positions.record_published(connection, topic_id, lane)
 
 
 def skip(

@@ -23,7 +23,7 @@ _LEDGER: Final = """
     with settled as (
         select now() - make_interval(secs => %(seconds)s) as at
     ), batches as (
-        select closed, closed <= settled.at as is_settled, opened, last_commit, commits,
+        select closed, closed <= settled.at as is_settled, last_commit, commits,
             coalesce(read_predictions, predictions) as predictions,
             coalesce(read_dead_letters, dead_letters) as dead_letters,
             coalesce(read_duplicates, duplicates) as duplicates,
@@ -42,9 +42,7 @@ _LEDGER: Final = """
         coalesce(sum(duplicates), 0)::bigint as duplicates,
         coalesce(sum(erased), 0)::bigint as erased,
         coalesce(sum(commits), 0)::bigint as commits,
-        max(last_commit) as last_commit,
-        extract(epoch from clock_timestamp() - min(opened) filter (where closed is null))::double precision
-            as batch_age_seconds
+        max(last_commit) as last_commit
     from settled left join batches on true
     group by settled.at
 """
@@ -104,7 +102,6 @@ class Ledger:
         erased: events of customers who were erased before.
         commits: commits with events.
         last_commit: when the latest one was; None before the first.
-        batch_age_seconds: since the open batch was opened; None without one.
     """
 
     predictions: int
@@ -113,7 +110,6 @@ class Ledger:
     erased: int
     commits: int
     last_commit: datetime | None
-    batch_age_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,6 @@ class _LedgerRow:
     erased: int
     commits: int
     last_commit: datetime | None
-    batch_age_seconds: float | None
 
 
 @dataclass
@@ -160,7 +155,6 @@ class LedgerCounter:
             erased=erased + row.erased,
             commits=commits + row.commits,
             last_commit=self._last_commit,
-            batch_age_seconds=row.batch_age_seconds,
         )
         self._settled = (
             predictions + row.settled_predictions,

@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.rows import class_row, scalar_row
 
 from churn_platform.database import summary_state
+from churn_platform.lanes import WHOLE, Lane
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Batch:
 
     `schema_fingerprint` names the schema in customer_schemas that its events were decoded with, and
     `high_risk_threshold` is the risk score from which its predictions are high risk; both None before it is open.
+    It reads the partitions of lane number `lane` of `lanes`.
     """
 
     batch: str
@@ -40,6 +42,13 @@ class Batch:
     replays: int
     archived: datetime | None
     archive: str | None
+    lane: int = 0
+    lanes: int = 1
+
+    @property
+    def reads(self) -> Lane:
+        """The lane whose partitions the batch reads."""
+        return Lane(self.lanes, self.lane)
 
 
 @dataclass(frozen=True)
@@ -110,29 +119,40 @@ ADD_COUNTS: Final = """
 _COLUMNS: Final = sql.SQL(
     "batch, planned, opened, accepts_from, accepts_until, last_commit, closed, run_id, model_version, "
     "schema_fingerprint, high_risk_threshold, events, predictions, dead_letters, duplicates, erased, commits, "
-    "replays, archived, archive"
+    "replays, archived, archive, lane, lanes"
 )
 _FIND: Final = sql.SQL("select {} from stream_batches where batch = %s").format(_COLUMNS)
-_FIND_OPEN: Final = sql.SQL("select {} from stream_batches where opened is not null and closed is null").format(
-    _COLUMNS
-)
+_FIND_OPEN: Final = sql.SQL("""
+    select {} from stream_batches where opened is not null and closed is null order by opened
+""").format(_COLUMNS)
 _UNREPORTED: Final = sql.SQL(
     "select {} from stream_batches where closed is not null and not reported order by planned"
 ).format(_COLUMNS)
+# Not those of the other lanes, which have their own runs.
 _CLOSE_OTHERS: Final = sql.SQL("""
     update stream_batches set closed = now()
-    where opened is not null and closed is null and batch <> %s
+    where opened is not null and closed is null and batch <> %(batch)s and (lane = %(lane)s or lanes <> %(lanes)s)
+    returning {}
+""").format(_COLUMNS)
+# A batch that was never opened has nothing to report.
+_CLOSE_OTHER_LAYOUTS: Final = sql.SQL("""
+    update stream_batches set closed = now(), reported = opened is null
+    where closed is null and lanes <> %s
     returning {}
 """).format(_COLUMNS)
 _OLDEST_UNOPENED: Final = """
-    select batch from stream_batches where opened is null and closed is null and not batch = any(%s)
+    select batch from stream_batches
+    where opened is null and closed is null and lanes = %(lanes)s and lane = %(lane)s
+      and not batch = any(%(excluding)s)
     order by planned limit 1
 """
 _DELETE_UNOPENED: Final = """
     delete from stream_batches where opened is null and closed is null and batch in (
-        select batch from stream_batches
-        where opened is null and closed is null and planned < %s and not batch = any(%s)
-        order by planned offset %s
+        select batch from (
+            select batch, row_number() over (partition by lanes, lane order by planned) as place from stream_batches
+            where opened is null and closed is null and planned < %s and not batch = any(%s)
+        ) as unopened
+        where place > %s
     )
     returning batch
 """
@@ -144,7 +164,9 @@ _PRUNABLE: Final = """
 _LATEST: Final = """
     select batch, case when closed is null then 'open' else 'closed' end as state, events, last_commit,
         extract(epoch from clock_timestamp() - last_commit)::double precision as last_commit_seconds
-    from stream_batches where opened is not null order by opened desc limit 1
+    from stream_batches
+    where opened is not null and (%(lane)s::integer is null or (lane, lanes) = (%(lane)s, %(lanes)s))
+    order by opened desc limit 1
 """
 # The first replay or erasure keeps what the stream itself counted, for counters that never fall.
 _RECORD_REPLAY: Final = """
@@ -174,7 +196,7 @@ _ASSIGN_ARCHIVE: Final = """
             first_value(schema_fingerprint) over by_batch as first_fingerprint,
             sum(predictions) over (by_batch rows between unbounded preceding and current row) as rows_so_far
         from stream_batches b
-        where closed < %(before)s and reported and archived is null and archive is null
+        where opened is not null and closed < %(before)s and reported and archived is null and archive is null
           and not exists (
             select from stream_ranges r join stream_positions p using (topic_id, kafka_partition)
             where r.batch = b.batch and r.end_offset > p.published_to
@@ -236,15 +258,30 @@ _RANGES: Final = """
 """
 
 
-def plan_batch(connection: psycopg.Connection, batch: str) -> None:
-    """Register a batch key, so that a run may stream into it. A key that is already registered does not change."""
-    connection.execute("insert into stream_batches (batch) values (%s) on conflict do nothing", (batch,))
+def plan_batch(connection: psycopg.Connection, batch: str, lane: Lane = WHOLE) -> None:
+    """Register a batch key, so that a run may stream into it. A key that is already registered does not change.
+
+    Args:
+        batch: the key.
+        lane: whose partitions the batch reads; by default the only one, with all partitions.
+    """
+    connection.execute(
+        "insert into stream_batches (batch, lane, lanes) values (%s, %s, %s) on conflict do nothing",
+        (batch, lane.number, lane.of),
+    )
 
 
-def oldest_unopened(connection: psycopg.Connection, *, excluding: Sequence[str]) -> str | None:
-    """Return the oldest planned batch that was never opened, except for those given. Its key can be used again."""
+def oldest_unopened(
+    connection: psycopg.Connection,
+    lane: Lane = WHOLE,
+    *,
+    excluding: Sequence[str],
+) -> str | None:
+    """Return a lane's oldest planned batch that was never opened, except for those given. Its key can be used again."""
     with connection.cursor(row_factory=scalar_row) as cursor:
-        return cursor.execute(_OLDEST_UNOPENED, (list(excluding),)).fetchone()
+        return cursor.execute(
+            _OLDEST_UNOPENED, {"lane": lane.number, "lanes": lane.of, "excluding": list(excluding)}
+        ).fetchone()
 
 
 def delete_unopened(
@@ -254,7 +291,7 @@ def delete_unopened(
 
     Args:
         excluding: keys that a run may be about to open.
-        leaving: how many of the oldest stay. The sensor reuses those and may have just chosen one.
+        leaving: how many of the oldest of each lane stay. The sensor reuses those and may have just chosen one.
     """
     with connection.cursor(row_factory=scalar_row) as cursor:
         return cursor.execute(_DELETE_UNOPENED, (before, list(excluding), leaving)).fetchall()
@@ -288,22 +325,18 @@ def find_batch(connection: psycopg.Connection, batch: str) -> Batch | None:
         return cursor.execute(_FIND, (batch,)).fetchone()
 
 
-def open_batch(connection: psycopg.Connection) -> Batch | None:
-    """Return the open batch, or None."""
+def open_batches(connection: psycopg.Connection) -> list[Batch]:
+    """Return the open batches, the oldest first. Each lane keeps at most one open."""
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
-        return cursor.execute(_FIND_OPEN).fetchone()
+        return cursor.execute(_FIND_OPEN).fetchall()
 
 
-def open_batches(connection: psycopg.Connection) -> list[str]:
-    """Return the keys of all open batches. The stream keeps at most one open."""
-    rows = connection.execute("select batch from stream_batches where opened is not null and closed is null")
-    return [batch for (batch,) in rows]
-
-
-def latest_batch(connection: psycopg.Connection) -> LatestBatch | None:
-    """Return the batch that was opened last, or None before the first."""
+def latest_batch(connection: psycopg.Connection, lane: Lane | None = None) -> LatestBatch | None:
+    """Return the batch that was opened last, in this lane or in any; None before the first."""
     with connection.cursor(row_factory=class_row(LatestBatch)) as cursor:
-        return cursor.execute(_LATEST).fetchone()
+        return cursor.execute(
+            _LATEST, {"lane": None if lane is None else lane.number, "lanes": None if lane is None else lane.of}
+        ).fetchone()
 
 
 def closed_batches(connection: psycopg.Connection, keys: Sequence[str]) -> set[str]:
@@ -312,6 +345,22 @@ def closed_batches(connection: psycopg.Connection, keys: Sequence[str]) -> set[s
         "select batch from stream_batches where batch = any(%s) and closed is not null", (list(keys),)
     )
     return {batch for (batch,) in rows}
+
+
+def lanes_of(connection: psycopg.Connection, keys: Sequence[str]) -> dict[str, Lane]:
+    """Return the lane that each of these batches reads; those that the ledger does not have are left out."""
+    rows = connection.execute("select batch, lanes, lane from stream_batches where batch = any(%s)", (list(keys),))
+    return {batch: Lane(count, number) for batch, count, number in rows}
+
+
+def ranges_of_other_lanes(connection: psycopg.Connection) -> list[tuple[str, int]]:
+    """Return batch and Kafka partition of each range whose partition does not belong to the lane of its batch."""
+    return connection.execute(
+        """
+        select batch, kafka_partition from stream_ranges join stream_batches using (batch)
+        where mod(kafka_partition, lanes) <> lane order by batch, kafka_partition
+        """
+    ).fetchall()
 
 
 def ranges_of(connection: psycopg.Connection, batch: str) -> list[OffsetRange]:
@@ -333,15 +382,33 @@ def batches_of_topic(connection: psycopg.Connection, topic_id: str) -> set[str]:
     return {batch for (batch,) in rows}
 
 
-def take_over(connection: psycopg.Connection, *, batch: str, run_id: str) -> list[Batch]:
-    """Assign `batch` to this run and close every other open batch, so that no earlier run can commit.
+def take_over(
+    connection: psycopg.Connection,
+    *,
+    batch: str,
+    run_id: str,
+    lane: Lane = WHOLE,
+) -> list[Batch]:
+    """Assign `batch` to this run and close every other open batch of its lane, so that no earlier run can commit.
 
     Returns:
         The batches that were closed here.
     """
     connection.execute("update stream_batches set run_id = %s where batch = %s and closed is null", (run_id, batch))
     with connection.cursor(row_factory=class_row(Batch)) as cursor:
-        return cursor.execute(_CLOSE_OTHERS, (batch,)).fetchall()
+        return cursor.execute(_CLOSE_OTHERS, {"batch": batch, "lane": lane.number, "lanes": lane.of}).fetchall()
+
+
+def close_other_layouts(connection: psycopg.Connection, lanes: int) -> list[Batch]:
+    """Close every batch of another number of lanes, so that no run of such a lane can commit.
+
+    Batches that were planned and never opened are closed, too. They have nothing to report.
+
+    Returns:
+        The batches that had been opened.
+    """
+    with connection.cursor(row_factory=class_row(Batch)) as cursor:
+        return [each for each in cursor.execute(_CLOSE_OTHER_LAYOUTS, (lanes,)) if each.opened is not None]
 
 
 def close_if_open(connection: psycopg.Connection, batch: str) -> None:

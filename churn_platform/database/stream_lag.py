@@ -1,5 +1,6 @@
 """The table stream_lag: how far the stream was behind Kafka when the resident worker looked last."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +12,8 @@ from psycopg.rows import class_row
 class StreamLag:
     """The latest reading: `waiting` offsets are not read yet, or None if Kafka did not answer. `problem` says why.
 
+    `lanes_waiting` has the part of each lane, lane 0 first.
+
     The comments of the table explain the other columns.
     """
 
@@ -20,6 +23,7 @@ class StreamLag:
     held: int | None
     unpublished: int | None
     outcomes_waiting: int | None
+    lanes_waiting: Sequence[int] | None
 
 
 def record(
@@ -30,6 +34,7 @@ def record(
     held: int | None = None,
     unpublished: int | None = None,
     outcomes_waiting: int | None = None,
+    lanes_waiting: Sequence[int] | None = None,
 ) -> None:
     """Replace the reading.
 
@@ -40,15 +45,18 @@ def record(
         held: offsets that an open transaction holds back; None if that is unknown.
         unpublished: offsets that are read and not published; None if that is unknown.
         outcomes_waiting: offsets of the outcomes topic that are not read yet; None if that is unknown.
+        lanes_waiting: the part of `waiting` of each lane, lane 0 first; None if that is unknown.
     """
     connection.execute(
         """
-        insert into stream_lag (waiting, problem, held, unpublished, outcomes_waiting) values (%s, %s, %s, %s, %s)
+        insert into stream_lag (waiting, problem, held, unpublished, outcomes_waiting, lanes_waiting)
+        values (%s, %s, %s, %s, %s, %s)
         on conflict (only_row) do update set
             waiting = excluded.waiting, problem = excluded.problem, read_at = excluded.read_at, held = excluded.held,
-            unpublished = excluded.unpublished, outcomes_waiting = excluded.outcomes_waiting
+            unpublished = excluded.unpublished, outcomes_waiting = excluded.outcomes_waiting,
+            lanes_waiting = excluded.lanes_waiting
         """,
-        (waiting, problem, held, unpublished, outcomes_waiting),
+        (waiting, problem, held, unpublished, outcomes_waiting, None if lanes_waiting is None else [*lanes_waiting]),
     )
 
 
@@ -56,5 +64,5 @@ def latest(connection: psycopg.Connection) -> StreamLag | None:
     """Return the latest reading; None before the first."""
     with connection.cursor(row_factory=class_row(StreamLag)) as cursor:
         return cursor.execute(
-            "select waiting, problem, read_at, held, unpublished, outcomes_waiting from stream_lag"
+            "select waiting, problem, read_at, held, unpublished, outcomes_waiting, lanes_waiting from stream_lag"
         ).fetchone()

@@ -10,6 +10,8 @@ from typing import Final
 
 import psycopg
 
+from churn_platform.lanes import WHOLE, Lane
+
 # The first part of the statement of a commit (see ledger.py): moves each position by compare-and-set.
 MOVE: Final = """
     moved as (
@@ -73,12 +75,12 @@ _CLEAR_LAST_RECORD: Final = """
 _HAS_UNPUBLISHED: Final = """
     select exists (
         select from stream_positions join stream_topics using (topic_id)
-        where topic = %s and published_to < next_offset
+        where topic = %s and published_to < next_offset and mod(kafka_partition, %s) = %s
     )
 """
 _UNPUBLISHED_TOPICS: Final = """
     select distinct topic_id from stream_positions join stream_topics using (topic_id)
-    where topic = %s and topic_id <> %s and published_to < next_offset
+    where topic = %s and topic_id <> %s and published_to < next_offset and mod(kafka_partition, %s) = %s
 """
 
 
@@ -223,16 +225,26 @@ def record_truncation(
     )
 
 
-def record_published(connection: psycopg.Connection, topic_id: str) -> None:
-    """Record that everything read from the topic is published. Only the session that holds the lock may call this."""
+def record_published(
+    connection: psycopg.Connection,
+    topic_id: str,
+    lane: Lane = WHOLE,
+) -> None:
+    """Record that everything read from a lane's partitions is published. Only the lane's live run may call this."""
     connection.execute(
-        "update stream_positions set published_to = next_offset where topic_id = %s and published_to < next_offset",
-        (topic_id,),
+        """
+        update stream_positions set published_to = next_offset
+        where topic_id = %s and published_to < next_offset and mod(kafka_partition, %s) = %s
+        """,
+        (topic_id, lane.of, lane.number),
     )
 
 
 def record_all_published(connection: psycopg.Connection, topic: str) -> None:
-    """Record that everything read from topics of this name is published, whatever their ids were. See above."""
+    """Record that everything read from topics of this name is published, whatever their ids were.
+
+    Only the session that holds the stream's lock alone may call this.
+    """
     connection.execute(
         """
         update stream_positions set published_to = next_offset
@@ -250,11 +262,12 @@ def published_to(connection: psycopg.Connection, topic_id: str) -> dict[int, int
     return dict(rows.fetchall())
 
 
-def has_unpublished(connection: psycopg.Connection, topic: str) -> bool:
-    """Return whether a topic of this name, whatever its id, has offsets that are not known to be published."""
-    return connection.execute(_HAS_UNPUBLISHED, (topic,)).fetchone() == (True,)
+def has_unpublished(connection: psycopg.Connection, topic: str, lane: Lane) -> bool:
+    """Return whether the lane has offsets that are not known to be published, of topics of this name."""
+    return connection.execute(_HAS_UNPUBLISHED, (topic, lane.of, lane.number)).fetchone() == (True,)
 
 
-def unpublished_topics(connection: psycopg.Connection, topic: str, *, other_than: str) -> list[str]:
-    """Return the ids of deleted topics of this name with offsets that are not known to be published."""
-    return [topic_id for (topic_id,) in connection.execute(_UNPUBLISHED_TOPICS, (topic, other_than))]
+def unpublished_topics(connection: psycopg.Connection, topic: str, lane: Lane, *, other_than: str) -> list[str]:
+    """Return the ids of deleted topics of this name with offsets of the lane that are not known to be published."""
+    found = connection.execute(_UNPUBLISHED_TOPICS, (topic, other_than, lane.of, lane.number))
+    return [topic_id for (topic_id,) in found]

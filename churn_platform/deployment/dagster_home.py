@@ -1,6 +1,7 @@
 """DAGSTER_HOME: its `dagster.yaml` and `workspace.yaml`, for a container and for the embedded servers."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ WORKSPACE = "workspace.yaml"
 LOCATION = "churn_platform"
 RUN_PROCESS = "churn-run"  # the name of the process of a run that was forked, which `ps -o comm` shows
 
+# A further lane has a live run and a standby. Without room for them in the queue, metrics and training would wait.
+CONCURRENT_RUNS = re.compile(r"^(  *max_concurrent_runs: )(\d+)", re.MULTILINE)
 STORAGE = f"""
 storage:
   custom:
@@ -25,7 +28,7 @@ storage:
 
 
 def write_dagster_home(
-    folder: Path, *, code_server: Mapping[str, str | int], artifacts_root: str, s3_access: Access
+    folder: Path, *, code_server: Mapping[str, str | int], artifacts_root: str, s3_access: Access, lanes: int
 ) -> None:
     """Write `dagster.yaml` (the repository's, with storage in PostgreSQL) and the workspace of the code server.
 
@@ -34,9 +37,11 @@ def write_dagster_home(
         code_server: its address, with the keys of a workspace file: `socket`, or `host` and `port`.
         artifacts_root: a folder or an s3:// prefix. Compute logs go to S3 if it is a prefix, else to DAGSTER_HOME.
         s3_access: how S3 encrypts uploads.
+        lanes: number of streaming runs at the same time; each may have a standby.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    configuration = (PROJECT_ROOT / "dagster.yaml").read_text(encoding="utf-8") + STORAGE
+    given = (PROJECT_ROOT / "dagster.yaml").read_text(encoding="utf-8")
+    configuration = CONCURRENT_RUNS.sub(lambda found: f"{found[1]}{int(found[2]) + 2 * (lanes - 1)}", given) + STORAGE
     if in_s3(artifacts_root):
         configuration += _compute_logs_in_s3(artifacts_root, s3_access, folder / "storage")
     (folder / "dagster.yaml").write_text(configuration, encoding="utf-8")

@@ -11,8 +11,6 @@ from churn_platform.settings import Settings
 
 # Producers' clocks may be ahead. An event may be this much later than the longest life of the batch that holds it.
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-# The part of the topic that a run streams. There is only one part, the whole topic.
-LANE: Final = "0"
 
 
 @dataclass(frozen=True, kw_only=True)

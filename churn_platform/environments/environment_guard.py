@@ -21,13 +21,14 @@ from churn_platform.database import advisory_locks, environments
 from churn_platform.database.environments import Binding
 from churn_platform.environments import created_topics
 from churn_platform.environments.claims import Claim, Claims, Kind, Resource
-from churn_platform.environments.config import LANE, EnvironmentConfig
+from churn_platform.environments.config import EnvironmentConfig
 from churn_platform.environments.exceptions import DatabaseNotMigratedError, EnvironmentConflictError
 from churn_platform.environments.published_offsets import attributed_offsets, make_offsets_consumer
 from churn_platform.kafka import topics
 from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.kafka.reading import make_consumer
+from churn_platform.lanes import transactional_id
 
 ANSWER_SECONDS: Final = 10
 # Held while claims are written. Otherwise two processes of one environment could write each claim twice.
@@ -361,5 +362,6 @@ class EnvironmentGuard:
 
 def _description(resource: Resource) -> str:
     if resource.kind is Kind.GROUP:
-        return f"The consumer group {resource.name!r}, with its transactional id '{resource.name}-{LANE}',"
+        first = transactional_id(resource.name, 0)  # further lanes have further ids
+        return f"The consumer group {resource.name!r}, with its transactional id {first!r},"
     return f"The predictions topic {resource.name!r} (id {resource.resource})"

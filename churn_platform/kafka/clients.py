@@ -45,7 +45,8 @@ _RIGHTS: Final = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "to describe and read EVENTS_TOPIC, and OUTCOMES_TOPIC where there is one, "
     "and to describe, read and write PREDICTIONS_TOPIC and CLAIMS_TOPIC; an event producer has to write EVENTS_TOPIC",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "to read and describe the group STREAM_GROUP",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "to write and describe the transactional id <STREAM_GROUP>-0",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "to write and describe the transactional ids <STREAM_GROUP>-0 "
+    "and up, one for each of LANES",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "to create EVENTS_TOPIC, PREDICTIONS_TOPIC and CLAIMS_TOPIC where they "
     "do not exist, or somebody else has to create them",
 }

@@ -1,7 +1,7 @@
 """Topics as the brokers describe them: ids, partitions and offsets. Also their creation and deletion."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -26,6 +26,7 @@ from churn_platform.kafka.clients import request_seconds, translate_kafka_errors
 from churn_platform.kafka.config import KafkaConfig
 from churn_platform.kafka.exceptions import BrokerRefusedError, TopicMissingError
 from churn_platform.kafka.retries import PAUSE_SECONDS, retry_on
+from churn_platform.lanes import Lane
 
 # For a moment, a partition that is new or whose broker went away has no leader, or one that does not know it yet.
 LEADER_MOVING: Final = frozenset(
@@ -48,6 +49,11 @@ class Topic:
     name: str
     topic_id: str
     partitions: tuple[int, ...]
+
+
+def part_of(topic: Topic, lane: Lane) -> Topic:
+    """Return the topic with the partitions of a lane alone."""
+    return replace(topic, partitions=tuple(each for each in topic.partitions if lane.owns(each)))
 
 
 @dataclass(frozen=True)

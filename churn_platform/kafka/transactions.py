@@ -107,3 +107,28 @@ class TransactionalProducer:
         self._overdue = self._monotonic() + self._call_seconds + self._grace_seconds
         call(*arguments)
         self._overdue = math.inf
+
+
+def fence(
+    kafka: KafkaConfig,
+    transactional_id: str,
+    *,
+    call_seconds: float,
+    make_producer: ProducerFactory = clients.producer,
+) -> None:
+    """Fence the last producer of a transactional id, and settle the transaction that it left open.
+
+    Args:
+        kafka: the brokers.
+        transactional_id: of the producer.
+        call_seconds: time-out of the request.
+        make_producer: creates the client from librdkafka settings.
+
+    Raises:
+        KafkaException: the brokers refuse, or do not answer in time.
+    """
+    producer = make_producer({**kafka.client, "transactional.id": transactional_id})
+    try:
+        producer.init_transactions(call_seconds)
+    finally:
+        producer.close()

@@ -170,6 +170,7 @@ class StackConfiguration:
             code_server={"socket": str(self.code_server_socket)},
             artifacts_root=self.artifacts_root,
             s3_access=self.s3_access,
+            lanes=load_settings().stream.lanes,
         )
 
     def check(self) -> None:

@@ -1,6 +1,7 @@
 """What is set up in Kafka and PostgreSQL once they answer: tables, logins, topics and the environment's claims."""
 
 import threading
+from typing import TYPE_CHECKING
 
 from churn_platform.database import migrations
 from churn_platform.local import postgres
@@ -8,6 +9,9 @@ from churn_platform.local.configuration import StackConfiguration
 from churn_platform.local.part import Part
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import load_settings
+
+if TYPE_CHECKING:  # Kafka's client is slow to import
+    from churn_platform.stream.config import StreamConfig
 
 BOTH = frozenset({"kafka", "postgres"})
 
@@ -25,6 +29,7 @@ class ServiceSetup:
 
         Raises:
             EnvironmentConflictError: another environment publishes where this one would.
+            LanesError: there are more lanes than the events topic has partitions.
         """
         part.complete()
         if part.name == "postgres":
@@ -56,6 +61,15 @@ class ServiceSetup:
             clients.admin(config.kafka.client), config.kafka, (config.events_topic, config.predictions_topic)
         )
 
+    def _require_partitions(self, config: "StreamConfig") -> None:
+        """Refuse more lanes than the events topic has partitions. A topic that is missing is created by a run."""
+        from churn_platform.kafka import clients, topics
+        from churn_platform.stream.partitions import require_partitions
+
+        admin = clients.admin(config.kafka.client)
+        if not topics.missing(admin, [config.events_topic]):
+            require_partitions(admin, config)
+
     def _check_environment(self, *, claim: bool) -> None:
         """Refuse to start where another environment publishes; on request claim what this one writes to.
 
@@ -76,5 +90,6 @@ class ServiceSetup:
                 guard.require_exclusive_use()
             if claim:
                 guard.claim()
+                self._require_partitions(config)
             else:
                 guard.check()

@@ -98,18 +98,20 @@ class WorkerCollector(Collector):
             yield _histogram(metrics.COMMIT_LATENCY, totals.commit_counts, totals.commit_seconds)
             yield _histogram(metrics.END_TO_END_LATENCY, totals.latency_counts, totals.latency_seconds)
         if lag is not None:
-            offsets = {self._events_topic: lag.waiting, self._outcomes_topic: lag.outcomes_waiting}
-            yield _labelled(
-                metrics.LAG, {(topic,): float(count) for topic, count in offsets.items() if count is not None}
-            )
+            offsets = {(self._events_topic, str(lane)): each for lane, each in enumerate(lag.lanes_waiting or ())}
+            if lag.outcomes_waiting is not None:
+                offsets[self._outcomes_topic, ""] = lag.outcomes_waiting
+            yield _labelled(metrics.LAG, {labels: float(count) for labels, count in offsets.items()})
             yield from _known(metrics.HELD, lag.held)
             yield from _known(metrics.UNPUBLISHED, lag.unpublished)
             yield _family(metrics.KAFKA_UP, float(not lag.problem))
             yield _family(metrics.CONDITIONS_EVALUATED, lag.read_at.timestamp())
-        yield _family(metrics.LIVE, float(reading.is_live))
-        yield _family(metrics.STANDBYS, reading.standbys)
+        lanes = {(str(number),): lane for number, lane in enumerate(reading.lanes)}
+        yield _labelled(metrics.LIVE, {labels: float(lane.is_live) for labels, lane in lanes.items()})
+        yield _labelled(metrics.STANDBYS, {labels: float(lane.standbys) for labels, lane in lanes.items()})
         yield _family(metrics.PAUSED, float(reading.is_paused))
-        yield from _known(metrics.BATCH_AGE, ledger.batch_age_seconds)
+        ages = {labels: lane.batch_age_seconds for labels, lane in lanes.items()}
+        yield _labelled(metrics.BATCH_AGE, {labels: age for labels, age in ages.items() if age is not None})
         if ledger.last_commit is not None:
             yield _family(metrics.LAST_COMMIT, ledger.last_commit.timestamp())
 

@@ -145,11 +145,11 @@ STREAM: Final = Dashboard(
     "churn-stream",
     "Churn: stream",
     (
-        _stat("Live runs", _now(metrics.LIVE)),
-        _stat("Standbys", _now(metrics.STANDBYS)),
+        _stat("Live runs", f"sum({_now(metrics.LIVE)})"),
+        _stat("Standbys", f"sum({_now(metrics.STANDBYS)})"),
         _stat("Paused", _now(metrics.PAUSED), red_from=1),
         _stat("Time since the last commit", _age(metrics.LAST_COMMIT), unit="s"),
-        _stat("Time since the batch was opened", _now(metrics.BATCH_AGE), unit="s"),
+        _stat("Time since the oldest open batch was opened", f"max({_now(metrics.BATCH_AGE)})", unit="s"),
         _stat("Kafka answers", _now(metrics.KAFKA_UP)),
         Panel(
             title="Events a second by result",
@@ -159,7 +159,7 @@ STREAM: Final = Dashboard(
         Panel(
             title="Lag",
             queries=[
-                Query(_now(metrics.LAG), "{{topic}}"),
+                Query(_now(metrics.LAG), "{{topic}} {{lane}}"),
                 Query(_now(metrics.UNPUBLISHED), "read, not published"),
                 Query(_now(metrics.HELD), "held back by open transactions"),
             ],

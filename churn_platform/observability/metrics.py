@@ -79,9 +79,9 @@ END_TO_END_LATENCY: Final = Metric(
 LAG: Final = Metric(
     "churn_stream_lag_offsets",
     "gauge",
-    "Offsets before the last stable offset that are not read yet: of the events topic, and of the outcomes topic if "
-    "there is one. Absent if Kafka does not answer.",
-    ("topic",),
+    "Offsets before the last stable offset that are not read yet: of the events topic by lane, and of the outcomes "
+    "topic, which has no lanes, if there is one. Absent if Kafka does not answer.",
+    ("topic", "lane"),
 )
 HELD: Final = Metric(
     "churn_stream_held_offsets",
@@ -94,11 +94,16 @@ UNPUBLISHED: Final = Metric(
     "Publishing lag: offsets that are read and whose predictions are not published yet.",
 )
 KAFKA_UP: Final = Metric("churn_kafka_up", "gauge", "1 if Kafka answered when the worker looked last, every 10 s.")
-LIVE: Final = Metric("churn_stream_live", "gauge", "1 if a run holds the lock of the stream.")
-STANDBYS: Final = Metric("churn_stream_standbys", "gauge", "Runs that have loaded everything and wait for the lock.")
+LIVE: Final = Metric("churn_stream_live", "gauge", "1 if a run holds the lock of the lane.", ("lane",))
+STANDBYS: Final = Metric(
+    "churn_stream_standbys", "gauge", "Runs that have loaded everything and wait for the lock of the lane.", ("lane",)
+)
 PAUSED: Final = Metric("churn_stream_paused", "gauge", "1 if an operator has paused the stream.")
 BATCH_AGE: Final = Metric(
-    "churn_stream_batch_age_seconds", "gauge", "Time since the open batch was opened. Absent without an open batch."
+    "churn_stream_batch_age_seconds",
+    "gauge",
+    "Time since the lane's open batch was opened. Absent without an open batch.",
+    ("lane",),
 )
 LAST_COMMIT: Final = Metric(
     "churn_stream_last_commit_timestamp_seconds",

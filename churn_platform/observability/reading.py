@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -17,7 +17,9 @@ from churn_platform.database import (
     model_versions,
     operator_conditions,
     operator_metrics,
+    stream_batches,
     stream_lag,
+    stream_layouts,
     stream_pauses,
     stream_totals,
 )
@@ -25,6 +27,7 @@ from churn_platform.database.model_versions import ModelVersion
 from churn_platform.database.operator_metrics import Hours, Ledger, LedgerCounter, LivePerformance
 from churn_platform.database.stream_lag import StreamLag
 from churn_platform.database.stream_totals import StreamTotals
+from churn_platform.lanes import lanes
 
 _log = logging.getLogger("churn.worker")
 
@@ -60,6 +63,15 @@ class SlowReading:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaneReading:
+    """One lane of the stream. `batch_age_seconds` is None without an open batch."""
+
+    is_live: bool
+    standbys: int
+    batch_age_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """Everything that the database tells. `seconds`: how long the reading took. `dagster`: None without its tables."""
 
@@ -69,8 +81,7 @@ class Reading:
     totals: StreamTotals | None
     dead_letters: Mapping[str, int]
     lag: StreamLag | None
-    is_live: bool
-    standbys: int
+    lanes: Sequence[LaneReading]
     is_paused: bool
     champion: ModelVersion | None
     open_conditions: frozenset[str]
@@ -123,24 +134,39 @@ class DatabaseReader:
         has_dagster = dagster_tables.are_readable(connection) is True
         if self._slow is None or began - self._slow_at >= SLOW_SECONDS:
             self._slow, self._slow_at = _read_slow(connection, has_dagster=has_dagster), began
-        holder, waiting = advisory_locks.lock_sessions(connection, self._topic)
-        prefix = advisory_locks.SESSION_PREFIX
+        now = _now(connection)
         return Reading(
             ledger=self._ledger.read(connection),
             totals=stream_totals.totals(connection),
             dead_letters=stream_totals.dead_letters(connection),
             lag=stream_lag.latest(connection),
-            is_live=holder is not None and holder.startswith(prefix),
-            standbys=sum(name.startswith(prefix) for name in waiting),
+            lanes=_read_lanes(connection, self._topic, now),
             is_paused=stream_pauses.paused_since(connection, self._topic) is not None,
             champion=model_versions.champion(connection),
             open_conditions=frozenset(each.name for each in operator_conditions.open_conditions(connection)),
             outbox={str(status): count for status, count in alert_outbox.count(connection).items()},
             dagster=_read_dagster(connection) if has_dagster else None,
             slow=self._slow,
-            now=_now(connection),
+            now=now,
             seconds=time.monotonic() - began,
         )
+
+
+def _read_lanes(connection: psycopg.Connection, topic: str, now: datetime) -> list[LaneReading]:
+    count = stream_layouts.layout(connection, topic).lanes
+    opened = {each.reads: each.opened for each in stream_batches.open_batches(connection)}
+    prefix = advisory_locks.SESSION_PREFIX
+    found = []
+    for lane, sessions in zip(lanes(count), advisory_locks.lane_sessions(connection, topic, count), strict=True):
+        began = opened.get(lane)
+        found.append(
+            LaneReading(
+                is_live=sessions.holder is not None and sessions.holder.startswith(prefix),
+                standbys=sum(name.startswith(prefix) for name in sessions.waiting),
+                batch_age_seconds=None if began is None else (now - began).total_seconds(),
+            )
+        )
+    return found
 
 
 def _now(connection: psycopg.Connection) -> datetime:

@@ -1,7 +1,7 @@
 """The status of the stream: lag, live run, latest batch, rate, dead letters. Nothing is changed."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -15,6 +15,7 @@ from churn_platform.database import (
     model_versions,
     recovered_predictions,
     stream_batches,
+    stream_layouts,
     stream_pauses,
     stream_positions,
     summary_state,
@@ -31,6 +32,7 @@ from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.exceptions import RangeLostError, TopicMissingError
 from churn_platform.kafka.reading import first_times, make_consumer
+from churn_platform.lanes import Lane, lanes
 from churn_platform.positions.truncation import resume
 from churn_platform.stream.config import StreamConfig
 
@@ -59,16 +61,30 @@ class PartitionStatus:
     held_since: datetime | None = None
 
 
+@dataclass(frozen=True)
+class LaneStatus:
+    """One lane: Dagster's run ids of the live run and the standbys, and the batch that was opened last."""
+
+    lane: int
+    live_run: str | None
+    standbys: list[str]
+    latest_batch: LatestBatch | None
+
+
 @dataclass(kw_only=True)
 class StreamStatus:
     """The status, as far as the servers answer. Unknown values are None or empty, and `problems` gives the reason.
 
-    `live_run` and `standbys` are Dagster's run ids. `lock_holder` names a session that holds the lock but is not a run.
+    `lanes` are those in effect; `wanted_lanes` is another number only while the number changes. `live_run` and
+    `standbys` are Dagster's run ids, those of all lanes together: the first live run, and all standbys. `latest_batch`
+    is the batch that was opened last in any lane. `lock_holder` names a session that holds the lock but is not a run.
     `summaries_as_of` is the time that the summary tables show; None while they are computed.
     """
 
     topic: str | None = None
     partitions: list[PartitionStatus] = field(default_factory=list)
+    lanes: list[LaneStatus] = field(default_factory=list)
+    wanted_lanes: int | None = None
     live_run: str | None = None
     lock_holder: str | None = None
     standbys: list[str] = field(default_factory=list)
@@ -97,6 +113,14 @@ class StreamStatus:
         known = [each.waiting for each in self.partitions if each.waiting is not None]
         return sum(known) if known else None
 
+    def waiting_of(self, lane: int) -> int | None:
+        """Return the lag in the partitions of a lane that are read."""
+        owner = Lane(len(self.lanes), lane)
+        known = [
+            each.waiting for each in self.partitions if each.waiting is not None and owner.owns(each.kafka_partition)
+        ]
+        return sum(known) if known else None
+
     @property
     def unpublished(self) -> int | None:
         """Offsets that are read and not yet published; None if a partition's number is unknown."""
@@ -110,8 +134,11 @@ class StreamStatus:
         plain["partitions"] = [{**asdict(each), "held_since": _iso(each.held_since)} for each in self.partitions]
         plain["paused_since"] = _iso(self.paused_since)
         plain["summaries_as_of"] = _iso(self.summaries_as_of)
-        if self.latest_batch is not None:
-            plain["latest_batch"] = {**asdict(self.latest_batch), "last_commit": _iso(self.latest_batch.last_commit)}
+        plain["latest_batch"] = _batch_dict(self.latest_batch)
+        plain["lanes"] = [
+            {**asdict(each), "latest_batch": _batch_dict(each.latest_batch), "waiting": self.waiting_of(each.lane)}
+            for each in self.lanes
+        ]
         return plain
 
 
@@ -161,16 +188,23 @@ def _collect_ledger_status(
     topic = config.events_topic
     first, counted_at = stream_batches.count_events(connection)
     sampled = time.monotonic()
-    holder, waiting = advisory_locks.lock_sessions(connection, topic)
-    if holder is not None and holder.startswith(advisory_locks.SESSION_PREFIX):
-        status.live_run = holder.removeprefix(advisory_locks.SESSION_PREFIX)
-    else:
-        status.lock_holder = holder
-    status.standbys = [
-        name.removeprefix(advisory_locks.SESSION_PREFIX)
-        for name in waiting
-        if name.startswith(advisory_locks.SESSION_PREFIX)
+    layout = stream_layouts.layout(connection, topic)
+    status.wanted_lanes = layout.wanted
+    status.lanes = [
+        LaneStatus(
+            lane=lane.number,
+            live_run=next(iter(_run_ids([sessions.holder or ""])), None),
+            standbys=_run_ids(sessions.waiting),
+            latest_batch=stream_batches.latest_batch(connection, lane),
+        )
+        for lane, sessions in zip(
+            lanes(layout.lanes), advisory_locks.lane_sessions(connection, topic, layout.lanes), strict=True
+        )
     ]
+    status.live_run = next((each.live_run for each in status.lanes if each.live_run is not None), None)
+    status.standbys = [run_id for each in status.lanes for run_id in each.standbys]
+    if status.live_run is None:
+        status.lock_holder, _ = advisory_locks.lock_sessions(connection, topic)
     status.latest_batch = stream_batches.latest_batch(connection)
     status.dead_letters = dead_letter_events.count(connection)
     champion = model_versions.champion(connection)
@@ -283,6 +317,16 @@ def _partition(number: int, end: int, position: Position | None, published: int 
         waiting=max(0, end - position.next_offset),
         unpublished=None if published is None else max(0, position.next_offset - published),
     )
+
+
+def _run_ids(names: Sequence[str]) -> list[str]:
+    """Return the ids of the runs among these sessions."""
+    prefix = advisory_locks.SESSION_PREFIX
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def _batch_dict(batch: LatestBatch | None) -> dict[str, object] | None:
+    return None if batch is None else {**asdict(batch), "last_commit": _iso(batch.last_commit)}
 
 
 def _iso(moment: datetime | None) -> str | None:

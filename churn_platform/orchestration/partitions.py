@@ -10,6 +10,8 @@ from typing import Final, Self
 
 import dagster as dg
 
+from churn_platform.lanes import WHOLE, Lane
+
 HOUR_FORMAT: Final = "%Y-%m-%d-%H:%M"
 DAY_FORMAT: Final = "%Y-%m-%d"
 
@@ -34,9 +36,14 @@ class TimePartitions:
         )
 
 
-def batch_key(planned: datetime) -> str:
-    """Return the key of a batch planned at this time, to the millisecond: 20261124T091530123Z. Keys sort by time."""
-    return planned.astimezone(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "Z"
+def batch_key(planned: datetime, lane: Lane = WHOLE) -> str:
+    """Return the key of a batch planned at this time, to the millisecond: 20261124T091530123Z. Keys sort by time.
+
+    If there are several lanes, whose batches are planned at the same time, the lane's number follows:
+    20261124T091530123Z-2.
+    """
+    key = planned.astimezone(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "Z"
+    return key if lane.of == 1 else f"{key}-{lane.number}"
 
 
 def hour_key(hour: datetime) -> str:

@@ -4,16 +4,19 @@ Dagster's record of a run stays STARTED if the code server dies together with th
 the run in PostgreSQL, and the run launcher. What to do about a dead run is decided by the sensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
+from churn_platform.lanes import WHOLE, Lane, lanes
 from churn_platform.orchestration.run_launcher import SESSION_TAG, Worker, worker_of
 
 if TYPE_CHECKING:  # the code server needs it when a tick runs, not when it starts
     import psycopg
+
+    from churn_platform.database.stream_layouts import Layout
 
 ACTIVE: Final = (
     dg.DagsterRunStatus.NOT_STARTED,
@@ -34,25 +37,23 @@ UNSUBMITTED_SECONDS: Final = 120
 # If the launcher has not known a run for this long, it never received the run or has lost its record. After a restart,
 # no launcher takes longer to answer again.
 UNKNOWN_SECONDS: Final = 900
-# Number of latest runs whose failures decide how long to wait before the next run.
+# Number of latest runs of a lane whose failures decide how long to wait before the next run.
 LATEST_RUNS: Final = 8
 
 
 @dataclass(frozen=True)
-class StreamingRuns:
-    """The streaming runs, as of a tick.
+class LaneRuns:
+    """The streaming runs of one lane, as of a tick.
 
     Attributes:
         active: runs that stream or are about to.
         starting_seconds: how long the longest of the active runs without a session has been without one.
-        missing: since when a run has been without a session, in seconds since 1970, by run id.
         failures: how many of the latest runs failed in a row.
         since_failure: seconds since the last of these failures.
     """
 
     active: list[dg.DagsterRun]
     starting_seconds: float | None
-    missing: dict[str, float]
     failures: int
     since_failure: float | None
 
@@ -62,8 +63,25 @@ class StreamingRuns:
         return [run.tags["dagster/partition"] for run in self.active if "dagster/partition" in run.tags]
 
 
+@dataclass(frozen=True)
+class StreamingRuns:
+    """The streaming runs, as of a tick.
+
+    Attributes:
+        lanes: those of each lane. Runs of another number of lanes are left out: they are about to end.
+        missing: since when a run has been without a session, in seconds since 1970, by run id.
+    """
+
+    lanes: Mapping[Lane, LaneRuns]
+    missing: dict[str, float]
+
+
 def streaming_runs(
-    instance: dg.DagsterInstance, connection: "psycopg.Connection", missing: Mapping[str, float], now: float
+    instance: dg.DagsterInstance,
+    connection: "psycopg.Connection",
+    missing: Mapping[str, float],
+    now: float,
+    layout: "Layout",
 ) -> StreamingRuns:
     """Mark runs of every job whose process is gone as failed, and return the streaming runs that remain.
 
@@ -75,12 +93,12 @@ def streaming_runs(
         connection: to the ledger, in autocommit mode.
         missing: since when active runs have been without a session in PostgreSQL, in seconds since 1970, by run id.
         now: seconds since 1970.
+        layout: of the events topic.
     """
     from churn_platform.database import advisory_locks, stream_batches
-    from churn_platform.stream.launch_decision import failures_in_a_row
 
     sessions = advisory_locks.streaming_sessions(connection)
-    records = instance.get_run_records(dg.RunsFilter(tags={STREAM_TAG: "live"}), limit=LATEST_RUNS)
+    records = _latest_records(instance, layout)
     live = [record for record in records if record.dagster_run.status in ACTIVE]
     finished = [record for record in records if record.dagster_run.status not in ACTIVE]
     launched = {run.run_id: run for run in instance.get_runs(dg.RunsFilter(statuses=list(LAUNCHED)))}
@@ -98,12 +116,56 @@ def streaming_runs(
     # A run whose batch is closed explains or replays it: it is alive, but does not stream.
     active = [each.dagster_run for each in live if each.dagster_run.run_id not in dead]
     active = [run for run in active if _key(run) not in closed]
+    reads = stream_batches.lanes_of(
+        connection, [key for each in records if (key := _key(each.dagster_run)) is not None]
+    )
+
+    def is_of(run: dg.DagsterRun, lane: Lane) -> bool:
+        return reads.get(_key(run) or "", WHOLE) == lane
+
+    return StreamingRuns(
+        lanes={
+            lane: _lane_runs(
+                [run for run in active if is_of(run, lane)],
+                [record for record in finished if is_of(record.dagster_run, lane)],
+                since,
+                now,
+            )
+            for lane in lanes(layout.wanted)
+        },
+        missing={run_id: moment for run_id, moment in since.items() if run_id not in dead},
+    )
+
+
+def _latest_records(instance: dg.DagsterInstance, layout: "Layout") -> list[dg.RunRecord]:
+    """Return the latest streaming runs of all lanes, the newest first, and every active one."""
+    tags = {STREAM_TAG: "live"}
+    records = list(instance.get_run_records(dg.RunsFilter(tags=tags), limit=LATEST_RUNS * layout.most))
+    if layout.most > 1:  # those of one lane that fails again and again are newer than an idle run of another
+        known = {record.dagster_run.run_id for record in records}
+        found = instance.get_run_records(dg.RunsFilter(tags=tags, statuses=list(ACTIVE)))
+        records += [record for record in found if record.dagster_run.run_id not in known]
+    return records
+
+
+def _lane_runs(
+    active: list[dg.DagsterRun], finished: Sequence[dg.RunRecord], since: Mapping[str, float], now: float
+) -> LaneRuns:
+    """Return the runs of a lane.
+
+    Args:
+        active: its runs that stream or are about to.
+        finished: its latest runs that have ended, the newest first.
+        since: since when a run has been without a session, by run id.
+        now: seconds since 1970.
+    """
+    from churn_platform.stream.launch_decision import failures_in_a_row
+
     count = failures_in_a_row([record.dagster_run.status == dg.DagsterRunStatus.FAILURE for record in finished])
     ended = finished[0].end_time if count else None
-    return StreamingRuns(
+    return LaneRuns(
         active=active,
         starting_seconds=max((now - since[run.run_id] for run in active if run.run_id in since), default=None),
-        missing={run_id: moment for run_id, moment in since.items() if run_id not in dead},
         failures=count,
         since_failure=None if ended is None else now - ended,
     )

@@ -24,9 +24,8 @@ def is_another_starting(instance: dg.DagsterInstance, connection: "psycopg.Conne
     """Return whether the process of a run is starting, or that of a standby is about to."""
     from churn_platform.database import stream_batches
 
-    batch = stream_batches.open_batch(connection)
-    opened = age_seconds(batch.opened if batch else None, time.time())
-    if settings().stream.standby and opened is not None and opened < STANDBY_SECONDS:
+    ages = (age_seconds(batch.opened, time.time()) for batch in stream_batches.open_batches(connection))
+    if settings().stream.standby and any(age is not None and age < STANDBY_SECONDS for age in ages):
         return True
     since = datetime.now(UTC) - timedelta(seconds=BUSY_STARTING_SECONDS)
     return instance.get_runs_count(dg.RunsFilter(statuses=list(STARTING), created_after=since)) > 0

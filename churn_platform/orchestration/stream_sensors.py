@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
-from churn_platform.environments.config import LANE
+from churn_platform.lanes import Lane, lanes, require_lanes
 from churn_platform.orchestration.assets.batches import orphan_materialization
 from churn_platform.orchestration.assets.predictions import EVENTS, PUBLISHED
 from churn_platform.orchestration.assets.ui_metadata import rows_table
@@ -22,7 +22,7 @@ from churn_platform.orchestration.jobs import daily_metrics_job, hourly_metrics_
 from churn_platform.orchestration.partitions import batch_key, batches, day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.run_liveness import STREAM_TAG, streaming_runs
+from churn_platform.orchestration.run_liveness import STREAM_TAG, LaneRuns, StreamingRuns, streaming_runs
 from churn_platform.orchestration.run_requests import age_seconds, is_active, is_another_starting, window_request
 from churn_platform.settings import settings
 
@@ -30,7 +30,10 @@ if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it st
     import psycopg
 
     from churn_platform.database import stream_batches
+    from churn_platform.database.stream_layouts import Layout
     from churn_platform.positions.backlog import Backlog
+    from churn_platform.stream.config import StreamConfig
+    from churn_platform.stream.launch_decision import Decision
 
 # The daemon evaluates sensors every 5 s. With an interval of 5 s a sensor would run only every 10 s.
 TICK_SECONDS: Final = 4
@@ -79,16 +82,19 @@ class _State:
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Compares the events topic with the ledger. Keeps a streaming run ready for the next event, and a "
-    "standby while a batch is open. Its skip reason shows what it found.",
+    "standby while a batch is open, in each lane. Its skip reason shows what it found.",
 )
 def customer_events_sensor(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, kafka: KafkaResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Request a streaming run when none is live, and a standby while a batch is open."""
-    from churn_platform.database import environments, model_versions, stream_batches, stream_pauses, stream_positions
+    """Request a streaming run of each lane that has no live one, and a standby while its batch is open.
+
+    Raises:
+        LanesError: there are more lanes than partitions.
+    """
+    from churn_platform.database import environments, stream_batches
     from churn_platform.kafka.exceptions import TopicMissingError
     from churn_platform.positions.backlog import load_backlog
-    from churn_platform.stream import launch_decision
 
     config, now = kafka.stream(), time.time()
     kafka.claim()
@@ -99,64 +105,143 @@ def customer_events_sensor(
             backlog = load_backlog(connection, kafka.admin(), config)
         except TopicMissingError as error:
             return dg.SkipReason(str(error))
+        require_lanes(config.lanes, topic=backlog.topic.name, partitions=len(backlog.topic.partitions))
+        layout = _layout(context, connection, config)
         state = _State.load(context.cursor)
         stuck, held = state.stuck_at(backlog, now), sum(backlog.held.values())
-        runs = streaming_runs(context.instance, connection, state.missing, now)
+        runs = streaming_runs(context.instance, connection, state.missing, now, layout)
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
             orphan_materialization(batch, stream_batches.ranges_of(connection, batch.batch))
             for batch in _unreported(context.instance, connection)
         ]
-        batch = stream_batches.open_batch(connection)
-        decision = launch_decision.decide(
-            launch_decision.Observed(
-                waiting=backlog.waiting,
-                held=held,
-                held_seconds=max((now - since for _, since in stuck.values()), default=0.0),
-                unpublished=stream_positions.has_unpublished(connection, config.events_topic),
-                active_runs=len(runs.active),
-                starting_seconds=runs.starting_seconds,
-                has_champion=model_versions.champion(connection) is not None,
-                paused_since=stream_pauses.paused_since(connection, config.events_topic),
-                batch_open_seconds=age_seconds(batch.opened if batch else None, now),
-                last_commit_seconds=age_seconds(batch.last_commit if batch else None, now),
-                failures=runs.failures,
-                since_failure=runs.since_failure,
-            ),
+        opened = {batch.reads: batch for batch in stream_batches.open_batches(connection)}
+        decisions = _decide(connection, config, backlog, runs, opened, stuck, now)
+        launched = [lane for lane, decision in decisions.items() if decision.launch]
+        # Reading published offsets takes half a second. If a run has to start, the next tick does it.
+        if not launched and state.wants_observation(backlog.waiting, held, now):
+            events += _observations(backlog, kafka.published(backlog.topic))
+            state = replace(state, observed=now, waiting=backlog.waiting, held=held)
+        cursor = replace(state, missing=runs.missing, stuck=stuck).dump()
+        keys = {lane: _plan(connection, lane, runs.lanes[lane], opened.get(lane)) for lane in launched}
+    reason = _reason(decisions)
+    if not keys:
+        return dg.SensorResult(skip_reason=reason, asset_events=events, cursor=cursor)
+    context.log.info(reason)
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                partition_key=key,
+                run_config=CONFIG,
+                tags={
+                    STREAM_TAG: "live",
+                    "churn/topic": config.events_topic,
+                    "churn/lane": str(lane.number),
+                    "dagster/priority": "10",
+                },
+            )
+            for lane, key in keys.items()
+        ],
+        dynamic_partitions_requests=[batches.build_add_request(list(keys.values()))],
+        asset_events=events,
+        cursor=cursor,
+    )
+
+
+def _layout(context: dg.SensorEvaluationContext, connection: "psycopg.Connection", config: "StreamConfig") -> "Layout":
+    """Return the layout of the events topic, after recording that as many lanes are wanted as the settings say."""
+    from churn_platform.database import stream_layouts
+
+    layout = stream_layouts.layout(connection, config.events_topic)
+    if layout.wanted == config.lanes:
+        return layout
+    stream_layouts.want(connection, config.events_topic, config.lanes, seen=layout)
+    context.log.info(
+        f"LANES is {config.lanes}, {layout.wanted} before. Live runs end after their current commit; those of the new "
+        f"lanes continue."
+    )
+    return replace(layout, wanted=config.lanes)
+
+
+def _decide(
+    connection: "psycopg.Connection",
+    config: "StreamConfig",
+    backlog: "Backlog",
+    runs: StreamingRuns,
+    opened: "Mapping[Lane, stream_batches.Batch]",
+    stuck: Mapping[str, tuple[int, float]],
+    now: float,
+) -> "dict[Lane, Decision]":
+    """Return for each lane whether a run is launched.
+
+    Args:
+        connection: to the ledger.
+        config: of the stream.
+        backlog: of the events topic.
+        runs: the streaming runs of each lane.
+        opened: the open batches.
+        stuck: by Kafka partition: where a transaction is open, and since when.
+        now: seconds since 1970.
+    """
+    from churn_platform.database import model_versions, stream_pauses, stream_positions
+    from churn_platform.stream.launch_decision import Observed, decide
+
+    has_champion = model_versions.champion(connection) is not None
+    paused_since = stream_pauses.paused_since(connection, config.events_topic)
+    decisions = {}
+    for lane in lanes(config.lanes):
+        own, batch = runs.lanes[lane], opened.get(lane)
+        since = [moment for partition, (_, moment) in stuck.items() if lane.owns(int(partition))]
+        observed = Observed(
+            waiting=sum(lane.select(backlog.lag).values()),
+            held=sum(lane.select(backlog.held).values()),
+            held_seconds=max((now - moment for moment in since), default=0.0),
+            unpublished=stream_positions.has_unpublished(connection, config.events_topic, lane),
+            active_runs=len(own.active),
+            starting_seconds=own.starting_seconds,
+            has_champion=has_champion,
+            paused_since=paused_since,
+            batch_open_seconds=age_seconds(batch.opened if batch else None, now),
+            last_commit_seconds=age_seconds(batch.last_commit if batch else None, now),
+            failures=own.failures,
+            since_failure=own.since_failure,
+        )
+        decisions[lane] = decide(
+            observed,
             ready=math.isinf(config.idle_seconds),
             standby=settings().stream.standby,
             batch_seconds=config.batch_seconds,
         )
-        # Reading published offsets takes half a second. If a run has to start, the next tick does it.
-        if not decision.launch and state.wants_observation(backlog.waiting, held, now):
-            events += _observations(backlog, kafka.published(backlog.topic))
-            state = replace(state, observed=now, waiting=backlog.waiting, held=held)
-        cursor = replace(state, missing=runs.missing, stuck=stuck).dump()
-        if not decision.launch:
-            return dg.SensorResult(skip_reason=decision.reason, asset_events=events, cursor=cursor)
-        if batch is not None and not runs.active:
-            # Its run died. The next run resumes the batch, publishes the rest and closes it, even without new events.
-            key = batch.batch
-        else:
-            # A planned key that no run has opened is used again, so that a tick that died leaves no unused key.
-            key = stream_batches.oldest_unopened(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
-        stream_batches.plan_batch(connection, key)
-    context.log.info(decision.reason)
-    request = dg.RunRequest(
-        partition_key=key,
-        run_config=CONFIG,
-        tags={
-            STREAM_TAG: "live",
-            "churn/topic": config.events_topic,
-            "churn/lane": LANE,
-            "dagster/priority": "10",
-        },
-    )
-    return dg.SensorResult(
-        run_requests=[request],
-        dynamic_partitions_requests=[batches.build_add_request([key])],
-        asset_events=events,
-        cursor=cursor,
-    )
+    return decisions
+
+
+def _plan(connection: "psycopg.Connection", lane: Lane, runs: LaneRuns, opened: "stream_batches.Batch | None") -> str:
+    """Return the key of the batch that the next run of a lane streams into, after registering it in the ledger.
+
+    Args:
+        connection: to the ledger.
+        lane: of the run.
+        runs: of the lane.
+        opened: the lane's open batch.
+    """
+    from churn_platform.database import stream_batches
+
+    if opened is not None and not runs.active:
+        # Its run died. The next run resumes the batch, publishes the rest and closes it, even without new events.
+        key = opened.batch
+    else:
+        # A planned key that no run has opened is used again, so that a tick that died leaves no unused key.
+        key = stream_batches.oldest_unopened(connection, lane, excluding=runs.keys) or batch_key(
+            datetime.now(UTC), lane
+        )
+    stream_batches.plan_batch(connection, key, lane)
+    return key
+
+
+def _reason(decisions: "Mapping[Lane, Decision]") -> str:
+    """Return the reasons of all lanes, for the tick's page."""
+    if len(decisions) == 1:
+        return next(iter(decisions.values())).reason
+    return " ".join(f"Lane {lane.number}: {decision.reason}" for lane, decision in decisions.items())
 
 
 def _unreported(instance: dg.DagsterInstance, connection: "psycopg.Connection") -> "list[stream_batches.Batch]":

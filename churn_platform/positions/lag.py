@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from churn_platform.database import stored_outcomes, stream_positions
 from churn_platform.kafka.exceptions import TopicMissingError
 from churn_platform.kafka.topics import EARLIEST, LATEST, Topic, describe, list_offsets, stable_ends
+from churn_platform.lanes import WHOLE, Lane
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,11 @@ class Lag:
     @property
     def waiting(self) -> int:
         """Number of waiting offsets in all partitions."""
-        return sum(max(0, end - self.positions[partition]) for partition, end in self.ends.items())
+        return self.waiting_of(WHOLE)
+
+    def waiting_of(self, lane: Lane) -> int:
+        """Return the number of waiting offsets in the partitions of a lane."""
+        return sum(max(0, end - self.positions[partition]) for partition, end in lane.select(self.ends).items())
 
 
 def read_lag(connection: psycopg.Connection, admin: AdminClient, topic: str) -> Lag:

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from confluent_kafka import Message
 
-from churn_platform.database import challengers
+from churn_platform.database import challengers, ledger
 from churn_platform.decoding.events import MICROSECONDS
 from churn_platform.kafka import topics
 from churn_platform.stream import faults
@@ -81,7 +81,7 @@ class BatchLoop:
             connections.consumer,
             self._identity,
             takeover,
-            last_stable_offsets=lambda: topics.list_offsets(connections.admin, takeover.topic, topics.LATEST),
+            last_stable_offsets=lambda: topics.list_offsets(connections.admin, takeover.own, topics.LATEST),
             writer_is_idle=self._writer.is_idle,
         )
         self._scorer = Scorer(self._source, run.config.schema, takeover.row_type, threads=run.config.scoring_threads)
@@ -89,12 +89,12 @@ class BatchLoop:
         now = self._monotonic()
         self._progress = BatchProgress(run.config, takeover.batch, now=now, wall_clock=datetime.now(UTC))
         self._last_guarded = self._last_heartbeat = now
-        self._paused = takeover.paused
+        self._paused, self._lanes_changed = takeover.paused, False
         self._caught_up = False  # whether the consumer has returned all that it had
 
     def __enter__(self) -> Self:
         """Start the publisher, which first publishes what a predecessor left unpublished."""
-        self._publisher.begin(self._takeover.topic, self._takeover.positions)
+        self._publisher.begin(self._takeover.own, self._takeover.positions, require_lock=self._lease.require_held)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -132,7 +132,9 @@ class BatchLoop:
             self._publisher.check()
             now = self._monotonic()
             self._check_surroundings(now)
-            ending = self._progress.ending(now, at_ends=self._gatherer.is_at_ends(), paused=self._paused)
+            ending = self._progress.ending(
+                now, at_ends=self._gatherer.is_at_ends(), paused=self._paused, lanes_changed=self._lanes_changed
+            )
             if ending is not None:
                 self._skip_transaction_markers()
                 return ending
@@ -175,7 +177,7 @@ class BatchLoop:
             written, moved = self._committer.commit(step, opening, messages, scored.result())
             self._count(written)
             self._record_canary_errors(scored.result().scored)
-            self._follow(champion=moved.champion, canary=moved.canary, paused=moved.paused)
+            self._follow(moved.state)
 
             # 7. Publish, on the publisher's thread: the predictions and the new positions in one Kafka transaction.
             self._publisher.publish(Publication(self._run.batch, written.predictions, moved.ends))
@@ -207,7 +209,7 @@ class BatchLoop:
 
         def move_and_publish() -> None:
             moved = self._committer.move_positions(step, opening)
-            self._paused = moved.paused
+            self._note(moved.state)
             self._publisher.publish(Publication(self._run.batch, None, moved.ends))
 
         self._submit(move_and_publish)
@@ -225,14 +227,17 @@ class BatchLoop:
         self._writer.submit(job, while_waiting=self._publisher.check)
 
     def _heartbeat(self) -> None:
-        state = self._lease.heartbeat()
-        self._follow(champion=state.champion, canary=state.canary, paused=state.paused)
+        self._follow(self._lease.heartbeat())
 
-    def _follow(self, *, champion: int | None, canary: int | None, paused: bool) -> None:
-        """Apply the models and the pause that the database records; called in the writer's thread."""
-        self._paused = paused
-        self._follower.follow(self._lease.connection, champion)
-        self._canary.follow(self._lease.connection, canary)
+    def _follow(self, state: ledger.Heartbeat) -> None:
+        """Apply what the database records; called in the writer's thread."""
+        self._note(state)
+        self._follower.follow(self._lease.connection, state.champion)
+        self._canary.follow(self._lease.connection, state.canary)
+
+    def _note(self, state: ledger.Heartbeat) -> None:
+        """Note whether the batch has to end; called in the writer's thread."""
+        self._paused, self._lanes_changed = state.paused, state.lanes_changed
 
     def _record_canary_errors(self, scored: ScoredEvents) -> None:
         """Record what the canary could not score; called in the writer's thread. The worker decides what follows."""

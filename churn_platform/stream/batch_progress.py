@@ -60,16 +60,19 @@ class BatchProgress:
         """Return how long ago the last event was read."""
         return now - self._last_event_at
 
-    def ending(self, now: float, *, at_ends: bool, paused: bool) -> Ending | None:
+    def ending(self, now: float, *, at_ends: bool, paused: bool, lanes_changed: bool) -> Ending | None:
         """Return the reason to end the batch now; None if it continues.
 
         Args:
             now: see the class.
             at_ends: whether all partitions are read to their ends. Without events alone, the broker may just be slow.
             paused: whether the stream is paused.
+            lanes_changed: whether another number of lanes is wanted.
         """
         if paused:
             return Ending.PAUSED
+        if lanes_changed:
+            return Ending.LANES
         if self.free <= 0:
             return Ending.EVENTS
         if self._opened_at is not None and now - self._opened_at >= self._config.batch_seconds:

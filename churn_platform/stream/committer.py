@@ -1,10 +1,12 @@
 """A commit in PostgreSQL: rows and ledger in one transaction, or nothing."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import psycopg
 from confluent_kafka import Message
 
 from churn_platform.database import erased_customers, ledger
@@ -24,6 +26,8 @@ from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.scoring_thread import ScoredMessages
 from churn_platform.stream.takeover import Takeover
 
+_python_log = logging.getLogger(__name__)
+
 _Result = TypeVar("_Result")
 
 
@@ -33,15 +37,11 @@ class Moved:
 
     Attributes:
         ends: the positions that moved, by Kafka partition.
-        champion: version of the champion; None if there is none.
-        canary: number of the active canary; None if there is none.
-        paused: whether the stream is paused.
+        state: what a heartbeat returns.
     """
 
     ends: dict[int, int]
-    champion: int | None
-    canary: int | None
-    paused: bool
+    state: ledger.Heartbeat
 
 
 class Committer:
@@ -53,6 +53,7 @@ class Committer:
     def __init__(self, run: RunContext, lease: Lease, source: Source, takeover: Takeover) -> None:
         self._connection = lease.connection
         self._source = source
+        self._lanes = run.lane.of
         self._schema = run.config.schema
         self._high_risk_threshold = run.config.high_risk_threshold
         self._positions = dict(takeover.positions)
@@ -77,7 +78,7 @@ class Committer:
         def commit() -> tuple[Written, Moved]:
             return self._commit(step, opening, messages, self._without_erased(scored))
 
-        written, moved = self._with_present_erasures(commit)
+        written, moved = self._until_committed(commit)
         self._complete(moved)
         return written, moved
 
@@ -93,13 +94,19 @@ class Committer:
         except KnownEventError:
             return self._write(step, opening, messages, scored, compare=True)
 
-    def _with_present_erasures(self, commit: Callable[[], _Result]) -> _Result:
-        """Commit, and again with the present list as long as customers are erased meanwhile."""
+    def _until_committed(self, commit: Callable[[], _Result]) -> _Result:
+        """Commit, and again with the present list as long as customers are erased meanwhile.
+
+        Commits of two lanes deadlock if both contain the same event ids in another order. PostgreSQL rolls one of them
+        back. It finds the events of the other stored when it is repeated, and counts them as duplicates.
+        """
         while True:
             try:
                 return commit()
             except ErasuresChangedError:
                 self.erased = erased_customers.load(self._connection)
+            except psycopg.errors.DeadlockDetected as error:
+                _python_log.warning("Batch %s: commits again after a deadlock: %s", self._source.batch, error)
 
     def _without_erased(self, scored: ScoredMessages) -> ScoredMessages:
         """Return scored messages without those about customers who were erased after they were decoded."""
@@ -144,7 +151,7 @@ class Committer:
             LedgerConflictError: another run has taken over; nothing was written.
         """
         faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
-        moved = self._with_present_erasures(lambda: self._advance(step, opening, written=None, scored=None, rows=None))
+        moved = self._until_committed(lambda: self._advance(step, opening, written=None, scored=None, rows=None))
         self._complete(moved)
         return moved
 
@@ -161,6 +168,7 @@ class Committer:
         ends = {partition: end for partition, end in step.ends.items() if end > self._positions[partition]}
         advance = ledger.Advance(
             batch=self._source.batch,
+            lanes=self._lanes,
             topic_id=self._source.topic_id,
             starts=self._positions,
             ends=ends,
@@ -184,7 +192,7 @@ class Committer:
             risky=high_risk_ids(written.predictions, self._high_risk_threshold) if written else NO_IDS,
             threshold=self._high_risk_threshold,
         )
-        return Moved(ends, advanced.champion, advanced.canary, advanced.paused)
+        return Moved(ends, advanced)
 
     def _complete(self, moved: Moved) -> None:
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)

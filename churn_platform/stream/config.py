@@ -37,6 +37,8 @@ PROFILES: Final[Mapping[StreamProfile, Profile]] = {
 class StreamConfig(EnvironmentConfig):
     """One stream: a topic in, a topic out, a database. Durations are in seconds, counts in events.
 
+    `lanes` is the number of lanes that is wanted; which one a run streams is recorded with its batch.
+
     With infinite `idle_seconds` a run waits for its first event as long as it takes. `high_risk_threshold` is the risk
     score, 0 to 1, from which a prediction is high risk.
     """
@@ -48,6 +50,7 @@ class StreamConfig(EnvironmentConfig):
     batch_seconds: float
     idle_seconds: float
     scoring_threads: int
+    lanes: int
     high_risk_threshold: float
 
     @classmethod
@@ -65,6 +68,7 @@ class StreamConfig(EnvironmentConfig):
             batch_seconds=settings.stream.batch_seconds,
             idle_seconds=settings.stream.idle_seconds or math.inf,
             scoring_threads=settings.stream.scoring_threads,
+            lanes=settings.stream.lanes,
             high_risk_threshold=settings.retention.high_risk_threshold,
         )
 

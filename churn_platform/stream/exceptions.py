@@ -35,6 +35,12 @@ class SchemaNotRecordedError(StreamError):
     """The database's tables were not prepared for the customer schema."""
 
 
+class LockLostError(StreamError):
+    """Another session has taken the lock since this run had it. Nothing was published since."""
+
+    transient = True
+
+
 class PublishError(StreamError):
     """Kafka did not accept predictions that the table already holds. The next run publishes them first."""
 

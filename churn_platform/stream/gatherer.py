@@ -77,7 +77,7 @@ class Gatherer:
         self._commit_bytes = run.limits.commit_bytes
         self._consumer = consumer
         self._identity = identity
-        self._topic = takeover.topic
+        self._topic = takeover.own
         self._next_offsets = dict(takeover.positions)
         self._last_records = dict(takeover.last_records)
         self._resumed = takeover.resumed

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
+import psycopg
 
 from churn_platform.database.prediction_columns import PredictionTable, prediction_table
-from churn_platform.environments.config import LANE
 from churn_platform.environments.published_offsets import (
     attributed_offsets,
     make_offsets_consumer,
@@ -20,6 +20,7 @@ from churn_platform.environments.published_offsets import (
 from churn_platform.kafka.reading import make_consumer
 from churn_platform.kafka.topics import Topic
 from churn_platform.kafka.transactions import TransactionalProducer
+from churn_platform.lanes import transactional_id
 from churn_platform.stream import faults
 from churn_platform.stream.already_published import AlreadyPublished
 from churn_platform.stream.exceptions import PublishError
@@ -50,7 +51,9 @@ class Publication:
 class Publisher:
     """Publishes commits in their order, each exactly once.
 
-    Only the run that holds the stream's lock starts it: init_transactions() fences the previous publisher. A
+    Only the run that holds the lock of its lane starts it: init_transactions() fences the lane's previous publisher.
+    Then it checks that the run still has the lock. A run that was frozen in between may not publish: its partitions may
+    belong to another lane by now, whose publisher has another transactional id and so would not fence this one. A
     transaction that fails, or whose outcome is not known, ends the thread. The next publisher has a new producer, which
     settles what this one left open, and reads the outcome from the published offsets.
     """
@@ -63,6 +66,7 @@ class Publisher:
             environment: id of the environment, which the published offsets carry.
         """
         self._config = run.config
+        self._lane = run.lane
         self._table = prediction_table(run.config.schema)
         self._limits = run.limits
         self._environment = environment
@@ -72,7 +76,7 @@ class Publisher:
         self._group = self._consumer.consumer_group_metadata()
         self._producer = TransactionalProducer(
             run.config.kafka,
-            f"{run.config.kafka.group}-{LANE}",
+            transactional_id(run.config.kafka.group, run.lane.number),
             call_seconds=run.limits.kafka_seconds,
             grace_seconds=run.limits.kafka_grace_seconds,
             make_producer=run.make_producer,
@@ -105,14 +109,18 @@ class Publisher:
         published = attributed_offsets(self._offsets_consumer, topic, seconds=self._limits.kafka_seconds)
         require_not_ahead(topic.name, positions, recovered, published)
 
-    def begin(self, topic: Topic, positions: Mapping[int, int]) -> None:
+    def begin(
+        self, topic: Topic, positions: Mapping[int, int], *, require_lock: Callable[[psycopg.Connection], None]
+    ) -> None:
         """Start the thread. It first publishes the predictions between the published offsets and these positions.
 
         Args:
-            topic: the events topic.
+            topic: the events topic, with the partitions of the lane alone.
             positions: next offset to read in the ledger, by Kafka partition.
+            require_lock: raises an error unless the run still holds the lock; called with a connection of the thread.
         """
-        self._thread = threading.Thread(target=self._run, args=(topic, dict(positions)), name="publisher", daemon=True)
+        arguments = (topic, dict(positions), require_lock)
+        self._thread = threading.Thread(target=self._run, args=arguments, name="publisher", daemon=True)
         self._thread.start()
 
     def publish(self, publication: Publication) -> None:
@@ -170,7 +178,9 @@ class Publisher:
             self._consumer.close()
             self._offsets_consumer.close()
 
-    def _run(self, topic: Topic, positions: Mapping[int, int]) -> None:
+    def _run(
+        self, topic: Topic, positions: Mapping[int, int], require_lock: Callable[[psycopg.Connection], None]
+    ) -> None:
         """Do the thread's work; see begin()."""
         try:
             self._producer.initialize()
@@ -179,6 +189,8 @@ class Publisher:
                     self._config,
                     topic,
                     positions,
+                    lane=self._lane,
+                    require_lock=require_lock,
                     consumer=self._consumer,
                     seconds=self._limits.kafka_seconds,
                     send=lambda predictions, ends: self._send_recovered(topic, already_published, predictions, ends),

@@ -13,6 +13,7 @@ from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.environments.published_offsets import attributed_offsets, require_not_ahead
 from churn_platform.kafka.reading import read_all
 from churn_platform.kafka.topics import Topic
+from churn_platform.lanes import Lane
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.prediction_values import message_types
 
@@ -26,7 +27,7 @@ class _PublishedPrediction(msgspec.Struct):
 
 
 class Recovery:
-    """Publishes the predictions between the published offsets and the ledger's positions.
+    """Publishes the predictions of a lane between the published offsets and the ledger's positions.
 
     It runs only after init_transactions(), which settles the open transaction of a dead producer. After that, the
     published offsets are final.
@@ -38,6 +39,8 @@ class Recovery:
         topic: Topic,
         positions: Mapping[int, int],
         *,
+        lane: Lane,
+        require_lock: Callable[[psycopg.Connection], None],
         consumer: Consumer,
         seconds: float,
         send: Callable[[pl.DataFrame, Mapping[int, int]], None],
@@ -46,8 +49,10 @@ class Recovery:
 
         Args:
             config: the stream.
-            topic: the events topic.
+            topic: the events topic, with the partitions of the lane alone.
             positions: next offset to read in the ledger, by Kafka partition.
+            lane: whose predictions are published.
+            require_lock: raises an error unless the run still holds the lock.
             consumer: of the group that carries the published offsets.
             seconds: longest wait for the published offsets.
             send: publishes predictions and offsets in one transaction.
@@ -56,6 +61,8 @@ class Recovery:
         self._table = prediction_table(config.schema)
         self._topic = topic
         self._positions = positions
+        self._lane = lane
+        self._require_lock = require_lock
         self._consumer = consumer
         self._seconds = seconds
         self._send = send
@@ -65,10 +72,13 @@ class Recovery:
 
         Raises:
             LedgerBehindError: more was published than the ledger has read.
+            LockLostError: the run no longer holds the lock; nothing was published.
         """
         with connect(self._config.dsn, autocommit=True, application_name="churn publisher") as connection:
+            # If the lock is held now, whoever takes it later fences the producer that is initialized by now.
+            self._require_lock(connection)
             for topic_id in stream_positions.unpublished_topics(
-                connection, self._topic.name, other_than=self._topic.topic_id
+                connection, self._topic.name, self._lane, other_than=self._topic.topic_id
             ):
                 self._publish_deleted_topic(connection, topic_id)
             published = self._published(connection)
@@ -81,17 +91,15 @@ class Recovery:
 
         Its published offsets were deleted with it, but the predictions topic still shows what was published.
         """
-        known, found = (
-            stream_positions.published_to(connection, topic_id),
-            self._positions_in_topic(connection, topic_id),
-        )
+        known = self._lane.select(stream_positions.published_to(connection, topic_id))
+        found = self._positions_in_topic(connection, topic_id)
         published = {partition: max(offset, found.get(partition, 0)) for partition, offset in known.items()}
         rows, _ = self._unpublished(
-            connection, topic_id, published, stream_positions.next_offsets(connection, topic_id)
+            connection, topic_id, published, self._lane.select(stream_positions.next_offsets(connection, topic_id))
         )
         if rows:
             self._send(self._frame(rows), {})
-        stream_positions.record_published(connection, topic_id)
+        stream_positions.record_published(connection, topic_id, self._lane)
 
     def _unpublished(
         self,

@@ -75,6 +75,11 @@ def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> Repl
             recorded = stream_batches.find_batch(connection, batch)
             if recorded is None:
                 raise UnknownBatchError(f"Batch {batch} is not in the ledger, so there is nothing to replay.")
+            if recorded.closed is not None and recorded.opened is None:
+                raise ReplayError(
+                    f"Batch {batch} was closed before its first event, because LANES had changed. It has nothing to "
+                    f"replay; leave it out."
+                )
             if recorded.closed is None or recorded.accepts_from is None or recorded.accepts_until is None:
                 raise ReplayError(f"Batch {batch} is not closed: it is still being streamed. Replay it afterwards.")
             if recorded.archived is not None:

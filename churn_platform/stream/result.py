@@ -16,6 +16,7 @@ class Ending(StrEnum):
     PAUSED = "the stream is paused"
     CLOSED = "its batch was closed by another run"
     TOPIC = "the topic was recreated; the next batch reads it"
+    LANES = "LANES has changed; runs of the new lanes continue"
     SCHEMA = "the customer schema has changed; the next batch is read with it"
     THRESHOLD = "HIGH_RISK_THRESHOLD has changed; the next batch is read with it"
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from churn_platform.kafka import clients
+from churn_platform.lanes import WHOLE, Lane
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
 
@@ -18,6 +19,7 @@ class RunContext:
         run_id: Dagster's id of the run. The names of its sessions in PostgreSQL contain it.
         log: writes a line to the run's log.
         limits: times and sizes that bound the run.
+        lane: whose partitions the run reads.
         make_producer: creates the Kafka producer that publishes, from librdkafka settings.
     """
 
@@ -26,4 +28,5 @@ class RunContext:
     run_id: str
     log: Callable[[str], None]
     limits: Limits = DEFAULT_LIMITS
+    lane: Lane = WHOLE
     make_producer: clients.ProducerFactory = clients.producer

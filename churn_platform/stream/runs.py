@@ -77,9 +77,16 @@ def materialize(
             f"Still open or never opened: {', '.join(unclosed)}. A run over several batches replays closed ones only; "
             f"leave these out. Nothing was changed."
         )
+    (lane,) = (batch.reads for batch in found.values() if batch is not None)
     with translate_kafka_errors(config.kafka.client):
         run = RunContext(
-            config=config, batch=keys[0], run_id=run_id, log=log, limits=limits, make_producer=make_producer
+            config=config,
+            batch=keys[0],
+            run_id=run_id,
+            log=log,
+            limits=limits,
+            lane=lane,
+            make_producer=make_producer,
         )
         result = StreamingRun(run, confirm=confirm).run()
     # The lock is free by now: the next run streams while this one explains the rest of its own batch.

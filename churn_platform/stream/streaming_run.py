@@ -12,6 +12,7 @@ from churn_platform.database import ledger
 from churn_platform.errors import PlatformError
 from churn_platform.stream import faults
 from churn_platform.stream.batch_loop import BatchLoop
+from churn_platform.stream.entry import enter
 from churn_platform.stream.explaining import ExplainerThread
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.limits import Limits
@@ -126,6 +127,8 @@ class StreamingRun:
             return Ending.CLOSED
         self._result.waited_seconds += connections.lease.acquire()
         faults.reach(FaultPoint.AFTER_LOCK)
+        if not enter(self._run, connections):
+            return Ending.LANES
         takeover = take_over(self._run, connections)
         if isinstance(takeover, Ending):
             return takeover
@@ -136,7 +139,12 @@ class StreamingRun:
                 self._run.log("Ready: the batch opens with the first event that arrives.")
             ending = loop.run()
             faults.reach(FaultPoint.BEFORE_CLOSING)
-            ledger.close_batch(connections.lease.connection, self._run.batch, topic_id=takeover.topic.topic_id)
+            ledger.close_batch(
+                connections.lease.connection,
+                self._run.batch,
+                topic_id=takeover.topic.topic_id,
+                lane=self._run.lane,
+            )
             faults.reach(FaultPoint.AFTER_CLOSING)
         return ending
 

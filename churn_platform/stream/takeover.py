@@ -15,6 +15,7 @@ from churn_platform.database.erased_customers import ErasedCustomers
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka import topics
 from churn_platform.kafka.topics import Topic
+from churn_platform.lanes import require_lanes
 from churn_platform.positions import backlog
 from churn_platform.positions.truncation import Resumed, resume
 from churn_platform.stream.exceptions import UnknownBatchError
@@ -29,6 +30,7 @@ class Takeover:
 
     Attributes:
         topic: the events topic.
+        own: the topic with the partitions of the run's lane alone.
         batch: the run's batch.
         positions: next offset to read, by Kafka partition.
         last_records: the last record read before each position, where one is known.
@@ -39,6 +41,7 @@ class Takeover:
     """
 
     topic: Topic
+    own: Topic
     batch: stream_batches.Batch
     positions: Mapping[int, int]
     last_records: Mapping[int, LastRecord]
@@ -63,24 +66,29 @@ def is_closed(run: RunContext, connections: Connections) -> bool:
 
 
 def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
-    """Close the batches that other runs left open, and find out where to continue. The run holds the lock.
+    """Close the batches that other runs of the lane left open, and find out where to continue. The run holds the lock.
 
     Returns:
         Where to continue, or why there is nothing to do.
 
     Raises:
         TopicMissingError: there is nothing to read.
+        LanesError: the topic has fewer partitions than there are lanes.
         RangeLostError: Kafka no longer holds the next offset, or its log is not the one that was read.
         LedgerBehindError: the database was restored to an earlier state.
     """
     connection = connections.lease.connection
     topic = topics.describe(connections.admin, run.config.events_topic)
+    require_lanes(run.lane.of, topic=topic.name, partitions=len(topic.partitions))
+    own = topics.part_of(topic, run.lane)
     with connection.transaction():
-        orphans = stream_batches.take_over(connection, batch=run.batch, run_id=run.run_id)
+        orphans = stream_batches.take_over(connection, batch=run.batch, run_id=run.run_id, lane=run.lane)
         batch = stream_batches.find_batch(connection, run.batch)
     for orphan in orphans:
         run.log(f"Closed batch {orphan.batch}, left open by run {orphan.run_id} with {orphan.events} events.")
     state = connections.lease.heartbeat()
+    if state.lanes_changed:
+        return Ending.LANES
     if batch is None or batch.closed is not None:
         return Ending.CLOSED
     if any(each.topic_id != topic.topic_id for each in stream_batches.ranges_of(connection, run.batch)):
@@ -98,13 +106,14 @@ def take_over(run: RunContext, connections: Connections) -> Takeover | Ending:
     connections.follower.follow(connection, state.champion)
     connections.canary.follow(connection, state.canary)
     backlog.register(connection, connections.admin, topic, run.config.start)
-    positions = stream_positions.next_offsets(connection, topic.topic_id)
-    last_records = stream_positions.last_records(connection, topic.topic_id)
+    positions = run.lane.select(stream_positions.next_offsets(connection, topic.topic_id))
+    last_records = run.lane.select(stream_positions.last_records(connection, topic.topic_id))
     resumed = resume(connections.consumer.current, topic.name, positions, last_records)
     stream_positions.add_last_records(connection, topic_id=topic.topic_id, records=resumed.found)
-    connections.publisher.require_not_ahead(topic, positions, recovered_predictions.reached(connection, topic.topic_id))
+    connections.publisher.require_not_ahead(own, positions, recovered_predictions.reached(connection, topic.topic_id))
     return Takeover(
         topic=topic,
+        own=own,
         batch=batch,
         positions=positions,
         last_records={**last_records, **resumed.found},

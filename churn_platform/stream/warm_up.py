@@ -68,7 +68,7 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
         opened.callback(guard.close)
         guard.claim(create_topics=True)
         topic = topics.describe(admin, config.events_topic)
-        consumer.warm_up(topic)
+        consumer.warm_up(topics.part_of(topic, run.lane))
         publisher.warm_up()
         yield Connections(lease, admin, consumer, publisher, follower, CanaryFollower(config.schema, run.log), guard)
 

@@ -268,6 +268,21 @@ def test_a_stream_that_stands_still_while_events_wait_is_found(
     assert found("stream-stalled", of_stream, stream.connection) == []
 
 
+def test_a_lane_that_stands_still_while_others_progress_is_found(
+    stream: Stream, of_stream: Evidence, clock: Clock
+) -> None:
+    (first, second) = stream.want_lanes(2)
+    stream.materialize(stream.plan(first))
+    stream.send([event(number) for number in range(9)])
+    assert found("stream-stalled", of_stream, stream.connection) == []
+    stream.materialize(stream.plan(first))
+    clock.pass_time(seconds=30)
+
+    assert found("stream-stalled", of_stream, stream.connection) == [
+        Finding(f"{stream.config.events_topic}, {second}", "3 events wait, and none was read for 30 s.")
+    ]
+
+
 def test_a_stream_that_was_never_started_stands_still(stream: Stream, of_stream: Evidence, clock: Clock) -> None:
     stream.send([event(1)])
     assert found("stream-stalled", of_stream, stream.connection) == []

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from benchmarks import startup, throughput, worker
+from benchmarks import lanes, startup, throughput, worker
 from churn_platform.settings import Settings
 
 EVENTS = 4_000
@@ -29,6 +29,15 @@ def test_startup_measures_an_idle_stack_and_its_first_commit() -> None:
     assert found.demo is None
     assert min(found.code_location, found.stack, found.ready, found.first_event, found.idle_cores) > 0
     assert found.idle_mb == pytest.approx(900, rel=0.5)
+
+
+@pytest.mark.slow
+def test_each_number_of_lanes_drains_a_backlog_and_follows_a_rate() -> None:
+    events = 4 * Settings().stream.commit_events
+    (found,) = lanes.measure(Console(quiet=True), lanes=(1, 3), rounds=1, events=events, rate=100, seconds=5, warm_up=1)
+    assert set(found) == {1, 3}
+    assert all(each.events_per_second > 0 and each.rate_cpu > 0 for each in found.values())
+    assert all(ratio > 0 for ratio in lanes.ratios([found], 3))
 
 
 @pytest.mark.slow

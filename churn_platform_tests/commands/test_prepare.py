@@ -47,6 +47,28 @@ def test_it_creates_tables_logins_topics_and_dagsters_home(logins: dict[str, str
     assert not [url for url in logins.values() if url.split(":")[2].split("@")[0] in output]
 
 
+@pytest.mark.usefixtures("logins")
+def test_dagsters_queue_has_room_for_two_runs_of_each_lane(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LANES", "3")
+    settings.cache_clear()
+
+    prepare("--dagster-home", str(tmp_path / "dagster"))
+
+    assert "max_concurrent_runs: 10 " in (tmp_path / "dagster" / "dagster.yaml").read_text()
+
+
+@pytest.mark.usefixtures("logins")
+def test_more_lanes_than_partitions_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LANES", "4")
+    settings.cache_clear()
+
+    output = prepare("--dagster-home", str(tmp_path / "dagster"), code=ExitCode.FAILED)
+
+    assert "LANES is 4" in output
+    assert "has 3 partitions" in output
+    assert not (tmp_path / "dagster").exists()
+
+
 def test_a_repetition_creates_nothing_and_repairs_a_changed_password(logins: dict[str, str], stack: Stack) -> None:
     prepare("--logins")
     name = conninfo_to_dict(logins["DATABASE_URL"])["user"]

@@ -14,7 +14,7 @@ from churn_platform.database.bulk import BinaryArray, Rows
 from churn_platform.database.churn_predictions import KnownEventError, TableChangedError
 from churn_platform.database.connections import connect
 from churn_platform.database.exceptions import LedgerConflictError
-from churn_platform.database.ledger import Advance, Advanced
+from churn_platform.database.ledger import Advance, Heartbeat
 from churn_platform.database.prediction_columns import PredictionTable, prediction_table
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -45,7 +45,7 @@ class Ledger:
         stream_batches.plan_batch(connection, NEXT_BATCH)
         stream_positions.add_positions(connection, topic="events", topic_id=TOPIC_ID, starts={0: 0})
 
-    def commit(self, *, rows: BinaryArray | None, batch: str = BATCH, start: int = 0) -> Advanced:
+    def commit(self, *, rows: BinaryArray | None, batch: str = BATCH, start: int = 0) -> Heartbeat:
         """Commit the events, whose rows are given or copied before."""
         now = datetime.now(UTC)
         risky = [
@@ -55,6 +55,7 @@ class Ledger:
             self.connection,
             Advance(
                 batch=batch,
+                lanes=1,
                 topic_id=TOPIC_ID,
                 starts={0: start},
                 ends={0: start + COUNT},

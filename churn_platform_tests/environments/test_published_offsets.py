@@ -2,9 +2,9 @@
 
 from confluent_kafka import Producer, TopicPartition
 
-from churn_platform.environments.config import LANE
 from churn_platform.environments.published_offsets import make_offsets_consumer, published_offsets
 from churn_platform.kafka import topics
+from churn_platform.lanes import transactional_id
 from churn_platform_tests.stream.streams import Stream, event
 
 
@@ -13,7 +13,7 @@ def test_an_open_transaction_of_a_dead_run_does_not_delay_the_published_offsets(
     stream.stream()
     kafka, topic = stream.config.kafka, topics.describe(stream.admin, stream.config.events_topic)
     consumer = make_offsets_consumer(kafka)
-    dead = Producer({**kafka.client, "transactional.id": f"{kafka.group}-{LANE}"})
+    dead = Producer({**kafka.client, "transactional.id": transactional_id(kafka.group, 0)})
     dead.init_transactions(10)
     dead.begin_transaction()
     dead.produce(stream.config.predictions_topic, b"{}")

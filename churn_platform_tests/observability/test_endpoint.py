@@ -13,6 +13,7 @@ from churn_platform.alerts.evidence import Bounds, Evidence, StreamWatch
 from churn_platform.alerts.operator_duty import OperatorConditions
 from churn_platform.database import alert_outbox, model_versions, stream_batches, stream_pauses, stream_totals
 from churn_platform.database.connections import connect
+from churn_platform.lanes import Lane
 from churn_platform.observability.endpoint import DutyState, WorkerCollector
 from churn_platform.observability.metrics import METRICS
 from churn_platform.observability.reading import ANSWER_SECONDS, DatabaseReader, TimelyReader
@@ -93,7 +94,7 @@ def test_events_latencies_and_lag_are_counted(stream: Stream, collector: WorkerC
 
     topic = stream.config.events_topic
     assert results(found) == (30, 3, 1)
-    assert found[f'churn_stream_lag_offsets{{topic="{topic}"}}'] == 4
+    assert found[f'churn_stream_lag_offsets{{lane="0",topic="{topic}"}}'] == 4
     assert found["churn_stream_unpublished_offsets"] == 0
     assert found["churn_stream_held_offsets"] == 0
     assert found["churn_kafka_up"] == 1
@@ -190,9 +191,10 @@ def test_kinds_of_dead_letters_are_limited(stream: Stream) -> None:
 
 
 def test_the_live_run_its_standby_and_a_pause_are_seen(stream: Stream, collector: WorkerCollector) -> None:
+    live, standbys = 'churn_stream_live{lane="0"}', 'churn_stream_standbys{lane="0"}'
     found = scrape(collector)
-    assert (found["churn_stream_live"], found["churn_stream_standbys"], found["churn_stream_paused"]) == (0, 0, 0)
-    assert "churn_stream_batch_age_seconds" not in found
+    assert (found[live], found[standbys], found["churn_stream_paused"]) == (0, 0, 0)
+    assert 'churn_stream_batch_age_seconds{lane="0"}' not in found
 
     stream_pauses.pause(stream.connection, stream.config.events_topic)
     assert scrape(collector)["churn_stream_paused"] == 1
@@ -201,7 +203,26 @@ def test_the_live_run_its_standby_and_a_pause_are_seen(stream: Stream, collector
     stream.send([event(1)])
     with stream.standby(stream.plan()):
         found = scrape(collector)
-        assert (found["churn_stream_live"], found["churn_stream_standbys"]) == (0, 1)
+        assert (found[live], found[standbys]) == (0, 1)
+
+
+def test_each_lane_is_seen(stream: Stream, collector: WorkerCollector) -> None:
+    for lane in stream.want_lanes(3):
+        stream.materialize(stream.plan(lane))
+    key = stream.plan(Lane(3, 1))
+    stream.send([event(number) for number in range(7)])
+    look(stream)
+    run = stream.start(key, idle_seconds=60)
+    wait_until(lambda: stream.batch(key).opened is not None)
+
+    found = scrape(collector)
+    stream_pauses.pause(stream.connection, stream.config.events_topic)
+    run.join()
+
+    topic = stream.config.events_topic
+    assert [found[f'churn_stream_live{{lane="{lane}"}}'] for lane in range(3)] == [0, 1, 0]
+    assert [f'churn_stream_batch_age_seconds{{lane="{lane}"}}' in found for lane in range(3)] == [False, True, False]
+    assert [found[f'churn_stream_lag_offsets{{lane="{lane}",topic="{topic}"}}'] for lane in range(3)] == [3, 2, 2]
 
 
 def test_the_model_and_the_outbox_are_seen(stream: Stream, collector: WorkerCollector) -> None:

@@ -52,6 +52,24 @@ def test_the_lag_is_counted_by_partition(stream: Stream) -> None:
     assert found.waiting == 4
 
 
+def test_each_lane_has_its_own_batch_and_lag(stream: Stream) -> None:
+    lanes = stream.want_lanes(3)
+    keys = [stream.plan(lane) for lane in lanes]
+    stream.send([event(number) for number in range(30)])
+    for key in keys:
+        stream.materialize(key)
+    stream.send([event(number) for number in range(4)], partition=1)
+
+    found = status.collect_status(stream.config)
+    plain = found.as_dict()
+
+    assert [each.latest_batch.batch for each in found.lanes if each.latest_batch is not None] == keys
+    assert [found.waiting_of(each.lane) for each in found.lanes] == [0, 4, 0]
+    assert (found.wanted_lanes, found.live_run, found.problems) == (3, None, [])
+    assert isinstance(plain["lanes"], list)
+    assert [each["waiting"] for each in plain["lanes"]] == [0, 4, 0]
+
+
 @pytest.mark.slow
 def test_a_live_run_its_standby_and_its_rate_are_reported(stream: Stream) -> None:
     live, standby = stream.plan(), stream.plan()

@@ -17,11 +17,14 @@ from churn_platform.database import (
     environments,
     model_versions,
     stream_batches,
+    stream_layouts,
     stream_pauses,
 )
+from churn_platform.database.stream_layouts import Layout
 from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
 from churn_platform.environments.exceptions import EnvironmentConflictError
+from churn_platform.lanes import Lane, LanesError
 from churn_platform.local.stack import Stack
 from churn_platform.operations import status
 from churn_platform.orchestration.partitions import batches, day_key, hour_key
@@ -303,6 +306,70 @@ def test_a_standby_is_requested_while_events_arrive(ticks: Ticks) -> None:
 
     assert result.run_requests is not None
     assert [request.partition_key != "live" for request in result.run_requests] == [True]
+
+
+def with_lanes(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the number of lanes."""
+    monkeypatch.setenv("LANES", str(count))
+    settings.cache_clear()
+
+
+def test_each_lane_gets_a_run_and_a_batch_of_its_own(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_lanes(3, monkeypatch)
+    ticks.send(30)
+
+    requests = ticks.tick().run_requests or []
+
+    keys = [str(request.partition_key) for request in requests]
+    assert [request.tags["churn/lane"] for request in requests] == ["0", "1", "2"]
+    assert [key.rpartition("Z-")[2] for key in keys] == ["0", "1", "2"]
+    with ticks.connect() as connection:
+        assert stream_batches.lanes_of(connection, keys) == {key: Lane(3, number) for number, key in enumerate(keys)}
+        assert stream_layouts.layout(connection, settings().topics.events) == Layout(lanes=1, wanted=3)
+
+
+def test_a_lane_with_a_live_run_gets_no_second_one_while_others_do(
+    ticks: Ticks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_lanes(2, monkeypatch)
+    ticks.send(30)
+    (first, second) = [str(request.partition_key) for request in ticks.tick().run_requests or []]
+    run = ticks.run_of(second, dg.DagsterRunStatus.STARTED, started=30)
+
+    with psycopg.connect(ticks.database, application_name=advisory_locks.session_name(run.run_id)):
+        result = ticks.tick()
+
+    assert [request.partition_key for request in result.run_requests or []] == [first]
+
+
+def test_failures_of_a_lane_delay_the_runs_of_no_other(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_lanes(2, monkeypatch)
+    ticks.send(30)
+    (first, second) = [str(request.partition_key) for request in ticks.tick().run_requests or []]
+    for _ in range(3):
+        ticks.instance.report_run_failed(ticks.run_of(first, dg.DagsterRunStatus.STARTED, started=30))
+
+    result = ticks.tick()
+
+    assert [request.partition_key for request in result.run_requests or []] == [second]
+
+
+def test_a_batch_that_a_dead_run_of_a_lane_left_open_is_resumed(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_lanes(2, monkeypatch)
+    with ticks.connect() as connection:
+        stream_batches.plan_batch(connection, "left-open", Lane(2, 1))
+        connection.execute("update stream_batches set opened = now() where batch = 'left-open'")
+
+    result = ticks.tick()
+
+    assert [request.partition_key for request in result.run_requests or []] == ["left-open"]
+
+
+def test_more_lanes_than_partitions_are_refused(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_lanes(4, monkeypatch)
+
+    with pytest.raises(LanesError, match=r"LANES is 4, but the topic .* has 3 partitions"):
+        ticks.tick()
 
 
 def test_a_batch_that_a_dead_run_left_open_is_resumed_even_without_a_lag(ticks: Ticks) -> None:

@@ -17,10 +17,11 @@ import uuid_utils
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from churn_platform.database import advisory_locks, model_versions, stream_batches
+from churn_platform.database import advisory_locks, model_versions, stream_batches, stream_layouts
 from churn_platform.environments import created_topics
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_all
+from churn_platform.lanes import WHOLE, Lane, lanes
 from churn_platform.orchestration.partitions import batch_key
 from churn_platform.positions import backlog
 from churn_platform.settings import settings
@@ -101,11 +102,17 @@ class Stream:
             )
         assert producer.flush(30) == 0
 
-    def plan(self) -> str:
+    def plan(self, lane: Lane = WHOLE) -> str:
         """Plan a batch and return its key."""
-        key = batch_key(datetime.now(UTC))
-        stream_batches.plan_batch(self.connection, key)
+        key = batch_key(datetime.now(UTC), lane)
+        stream_batches.plan_batch(self.connection, key, lane)
         return key
+
+    def want_lanes(self, count: int) -> list[Lane]:
+        """Record that so many lanes are wanted, as the sensor does, and return them."""
+        layout = stream_layouts.layout(self.connection, self.config.events_topic)
+        assert stream_layouts.want(self.connection, self.config.events_topic, count, seen=layout)
+        return lanes(count)
 
     def materialize(self, *keys: str, **changes: Any) -> runs.Outcome:
         """Run these batches in this thread until they end."""

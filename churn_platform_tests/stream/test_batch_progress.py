@@ -32,13 +32,14 @@ CONFIG = StreamConfig(
     batch_seconds=60.0,
     idle_seconds=5.0,
     scoring_threads=1,
+    lanes=1,
     high_risk_threshold=0.7,
 )
 
 
 def planned(**changes: object) -> Batch:
     """Return a batch without events, with these changes."""
-    fields = dict.fromkeys(Batch.__dataclass_fields__)
+    fields = {**dict.fromkeys(Batch.__dataclass_fields__), "lane": 0, "lanes": 1}
     counts = dict.fromkeys(("events", "predictions", "dead_letters", "duplicates", "commits", "replays"), 0)
     return Batch(**{**fields, **counts, "batch": "batch", "planned": NOON, **changes})  # type: ignore[arg-type]  # by name
 
@@ -49,18 +50,19 @@ def begun(**changes: object) -> BatchProgress:
 
 
 @pytest.mark.parametrize(
-    ("now", "at_ends", "paused", "expected"),
+    ("now", "at_ends", "paused", "lanes_changed", "expected"),
     [
-        (104.0, True, False, None),
-        (105.0, True, False, Ending.IDLE),
-        (500.0, False, False, None),  # the broker may just be slow
-        (100.0, False, True, Ending.PAUSED),
+        (104.0, True, False, False, None),
+        (105.0, True, False, False, Ending.IDLE),
+        (500.0, False, False, False, None),  # the broker may just be slow
+        (100.0, False, True, False, Ending.PAUSED),
+        (100.0, False, False, True, Ending.LANES),
     ],
 )
-def test_a_batch_without_an_event_ends_when_it_is_idle_or_paused(
-    now: float, expected: Ending | None, *, at_ends: bool, paused: bool
+def test_a_batch_without_an_event_ends_when_it_is_idle_or_paused_or_the_lanes_change(
+    now: float, expected: Ending | None, *, at_ends: bool, paused: bool, lanes_changed: bool
 ) -> None:
-    assert begun().ending(now, at_ends=at_ends, paused=paused) is expected
+    assert begun().ending(now, at_ends=at_ends, paused=paused, lanes_changed=lanes_changed) is expected
 
 
 def test_the_first_events_open_a_batch_and_settle_what_it_accepts() -> None:
@@ -72,8 +74,8 @@ def test_the_first_events_open_a_batch_and_settle_what_it_accepts() -> None:
     assert later == opening
     assert (opening.opened, opening.accepts_from) == (NOON, EPOCH)
     assert opening.accepts_until == NOON + timedelta(seconds=60) + CLOCK_TOLERANCE
-    assert progress.ending(160.9, at_ends=False, paused=False) is None
-    assert progress.ending(161.0, at_ends=False, paused=False) is Ending.SECONDS
+    assert progress.ending(160.9, at_ends=False, paused=False, lanes_changed=False) is None
+    assert progress.ending(161.0, at_ends=False, paused=False, lanes_changed=False) is Ending.SECONDS
 
 
 def test_a_full_batch_ends() -> None:
@@ -82,7 +84,7 @@ def test_a_full_batch_ends() -> None:
     progress.add(1_000, now=101.0, wall_clock=NOON)
 
     assert progress.free == 0
-    assert progress.ending(101.0, at_ends=False, paused=False) is Ending.EVENTS
+    assert progress.ending(101.0, at_ends=False, paused=False, lanes_changed=False) is Ending.EVENTS
 
 
 def test_a_resumed_batch_keeps_its_age_its_events_and_what_it_accepts() -> None:
@@ -91,5 +93,5 @@ def test_a_resumed_batch_keeps_its_age_its_events_and_what_it_accepts() -> None:
 
     assert progress.free == 100
     assert progress.add(1, now=100.0, wall_clock=NOON).accepts_until == until
-    assert progress.ending(109.0, at_ends=False, paused=False) is None
-    assert progress.ending(110.0, at_ends=False, paused=False) is Ending.SECONDS
+    assert progress.ending(109.0, at_ends=False, paused=False, lanes_changed=False) is None
+    assert progress.ending(110.0, at_ends=False, paused=False, lanes_changed=False) is Ending.SECONDS

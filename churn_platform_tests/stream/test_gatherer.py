@@ -39,6 +39,7 @@ class Reading:
             TopicIdentity(stream.admin, topic),
             Takeover(
                 topic=topic,
+                own=topic,
                 batch=stream.batch(key),
                 positions=positions,
                 last_records={},

@@ -22,13 +22,13 @@ from churn_platform.database import (
     churn_predictions,
     environments,
     recovered_predictions,
+    stream_layouts,
     stream_positions,
 )
 from churn_platform.database.alert_outbox import DoubtfulMessage
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.database.recovered_predictions import PublishedPrediction
 from churn_platform.environments.claims import claimed_since
-from churn_platform.environments.config import LANE
 from churn_platform.environments.published_offsets import (
     PublishedOffset,
     attributed_offsets,
@@ -39,7 +39,8 @@ from churn_platform.kafka import topics
 from churn_platform.kafka.messages import KNOWN_MILLISECONDS, UNIX_EPOCH, partition_of
 from churn_platform.kafka.reading import make_consumer, read_all
 from churn_platform.kafka.topics import EARLIEST, Topic
-from churn_platform.kafka.transactions import TransactionalProducer
+from churn_platform.kafka.transactions import TransactionalProducer, fence
+from churn_platform.lanes import transactional_id
 from churn_platform.positions import backlog
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.prediction_messages import messages_of
@@ -119,11 +120,13 @@ def reconcile(
     client = {**config.kafka.client, "transaction.timeout.ms": TRANSACTION_SECONDS * 1000}
     producer = TransactionalProducer(
         replace(config.kafka, client=client),
-        f"{config.kafka.group}-{LANE}",
+        transactional_id(config.kafka.group, 0),
         call_seconds=ANSWER_SECONDS,
         grace_seconds=GRACE_SECONDS,
     )
     progress("Ending open transactions", 0)
+    for number in range(1, stream_layouts.layout(connection, topic.name).most):
+        fence(config.kafka, transactional_id(config.kafka.group, number), call_seconds=ANSWER_SECONDS)
     producer.initialize()  # after this, the published offsets and the predictions topic no longer change
     offsets = _published_offsets(config, topic)
     recovered = recovered_predictions.reached(connection, topic.topic_id)

@@ -6,7 +6,7 @@ from typing import Final
 
 import psycopg
 
-from churn_platform.database import stream_positions
+from churn_platform.database import stream_batches, stream_positions
 from churn_platform.database.stream_positions import Position
 from churn_platform.environments.published_offsets import make_offsets_consumer, published_offsets
 from churn_platform.kafka import clients, topics
@@ -47,7 +47,10 @@ def collect_kafka_status(config: StreamConfig) -> KafkaStatus:
 def coverage(
     connection: psycopg.Connection, config: StreamConfig, extract: Extract, before: KafkaStatus, progress: Progress
 ) -> Invariant:
-    """Check that ranges and skips cover each partition exactly once, from its first offset up to its last event."""
+    """Check that ranges and skips cover each partition exactly once, from its first offset up to its last event.
+
+    Each range is of a partition of its batch's lane.
+    """
     progress("Checking the ledger", len(extract.partitions))
     found, ranges = Findings(), extract.ranges
     skips = stream_positions.skips(connection)
@@ -61,6 +64,11 @@ def coverage(
         pieces = sorted([*own, *zip(ranges.start[mine].tolist(), ranges.end[mine].tolist(), strict=True)])
         problems = _coverage_problems(partition, pieces)
         found.add(len(problems), problems)
+    strays = [
+        f"batch {batch} has read partition {number}, which is not of its lane"
+        for batch, number in stream_batches.ranges_of_other_lanes(connection)
+    ]
+    found.add(len(strays), strays)
     unread = _events_after_ranges(config, extract, before)
     found.add(len(unread), unread)
     return found.invariant(

@@ -6,6 +6,7 @@ import psycopg
 
 from churn_platform.database import stream_batches, verification
 from churn_platform.database.verification import Comparison
+from churn_platform.lanes import Lane
 from churn_platform.operations.verification.extracts import Progress
 from churn_platform.operations.verification.invariants import EXAMPLES, Findings, Invariant
 from churn_platform.stream.config import StreamConfig
@@ -83,13 +84,25 @@ def high_risk(connection: psycopg.Connection, progress: Progress) -> Invariant:
 
 
 def at_most_one(connection: psycopg.Connection) -> list[Invariant]:
-    """Check that at most one batch is open and at most one model version is champion."""
-    invariants = []
-    for name, there in (
-        ("open batch", stream_batches.open_batches(connection)),
-        ("champion", [f"version {version}" for version in verification.champions(connection)]),
-    ):
-        holds = len(there) <= 1
-        summary = f"{', '.join(there) or 'none'}; at most one is allowed"
-        invariants.append(Invariant(name, holds, summary, [] if holds else [", ".join(there)], {"count": len(there)}))
-    return invariants
+    """Check that at most one batch of each lane is open, and at most one model version is champion."""
+    batches = stream_batches.open_batches(connection)
+    by_lane: dict[Lane, list[str]] = {}
+    for batch in batches:
+        by_lane.setdefault(batch.reads, []).append(batch.batch)
+    there = ", ".join(each.batch for each in batches) or "none"
+    # Those of two layouts read the same partitions, and only one layout is in effect.
+    problems = [", ".join(each.batch for each in batches)] if len({lane.of for lane in by_lane}) > 1 else []
+    problems += [f"{lane}: {', '.join(keys)}" for lane, keys in sorted(by_lane.items()) if len(keys) > 1]
+    allowed = "at most one is allowed" if all(lane.of == 1 for lane in by_lane) else "one of each lane is allowed"
+    champions = [f"version {version}" for version in verification.champions(connection)]
+    holds = len(champions) <= 1
+    return [
+        Invariant("open batch", not problems, f"{there}; {allowed}", problems, {"count": len(batches)}),
+        Invariant(
+            "champion",
+            holds,
+            f"{', '.join(champions) or 'none'}; at most one is allowed",
+            [] if holds else [", ".join(champions)],
+            {"count": len(champions)},
+        ),
+    ]

@@ -51,6 +51,7 @@ def batch_metadata(batch: stream_batches.Batch, ranges: list[stream_batches.Offs
     metadata: Metadata = {
         **counts([batch]),
         "topic": settings().topics.events,
+        **({"lane": str(batch.reads)} if batch.lanes > 1 else {}),
         "offset_ranges": dg.MetadataValue.table([dg.TableRecord(_range(each)) for each in ranges], RANGES),
     }
     if batch.model_version is not None:

@@ -9,7 +9,6 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from churn_platform import logs
 from churn_platform.database import stream_batches
 from churn_platform.database.prediction_columns import prediction_table
-from churn_platform.environments.config import LANE
 from churn_platform.orchestration.assets.batches import (
     DEAD_LETTERS,
     HIGH_RISK,
@@ -163,11 +162,14 @@ def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDe
 
         config = kafka.stream()
         keys = context.partition_keys
-        with logs.with_fields(batch=",".join(keys), run=context.run.run_id, lane=LANE):
+        with postgres.connect("churn metadata") as connection:
+            reads = stream_batches.lanes_of(connection, keys)
+        lane = ",".join(sorted({str(each.number) for each in reads.values()}))
+        with logs.with_fields(batch=",".join(keys), run=context.run.run_id, lane=lane):
             outcome = runs.materialize(
                 config, keys, run_id=context.run.run_id, log=context.log.info, confirm=postgres.confirm_run
             )
-        tags = {"churn/topic": config.events_topic, "churn/lane": LANE}
+        tags = {"churn/topic": config.events_topic, "churn/lane": lane}
         if not outcome.materialized:
             context.instance.add_run_tags(context.run.run_id, {**tags, "churn/mode": "idle"})
             yield from _nothing_to_count(context, postgres, outcome.note)

@@ -1,0 +1,275 @@
+"""What lanes cost and bring: throughput of a backlog, and CPU per event at a rate, with 1, 2 and 3 lanes.
+
+Example: python -m benchmarks.lanes --rounds 2 --events 100000 --rate 1000 --seconds 20
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Final
+
+import psutil
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import work
+from benchmarks.contenders.task import Task
+from benchmarks.cost import events_at
+from benchmarks.latency import wait_until
+from benchmarks.machine import this_machine
+from benchmarks.servers import own_stack, processes
+from churn_platform.database import advisory_locks, stream_layouts
+from churn_platform.environments import created_topics
+from churn_platform.kafka import clients
+from churn_platform.local.stack import Stack
+from churn_platform.settings import settings
+from churn_platform.stream.config import StreamConfig
+
+LANES: Final = (1, 2, 3)
+ROUNDS: Final = 5
+EVENTS: Final = 600_000
+RATE: Final = 5_000
+SECONDS: Final = 60.0
+# From the first row at the rate to the measurement: caches of the servers fill, and the broker's JVM compiles.
+WARM_UP_SECONDS: Final = 20.0
+POLL_SECONDS: Final = 0.01
+UNENDING: Final = 10**12
+MOST_CPU: Final = 1.10
+"""Greatest ratio of the CPU per event with several lanes to that with one, at the same rate."""
+LEAST_THROUGHPUT: Final = 0.95
+"""Least ratio of the throughput with two lanes to that with one, on the same two cores."""
+
+_EVENTS: Final = "select coalesce(sum(events), 0)::bigint from stream_batches"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The stream with one number of lanes.
+
+    Attributes:
+        events_per_second: of a backlog, from its first commit to its last one.
+        drain_cpu: microseconds of CPU per event of the backlog, of the runs and the servers.
+        rate_cpu: the same while events arrive at a rate.
+    """
+
+    events_per_second: float
+    drain_cpu: float
+    rate_cpu: float
+
+
+Round = dict[int, Measured]
+
+
+class Comparison:
+    """Kafka and PostgreSQL, and streaming processes whose number changes."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._config = StreamConfig.from_settings(settings())
+        bundle = work.trained_bundle(stack.local / "bundle")
+        work.promote(self._config.dsn, bundle)
+        created_topics.create_missing(clients.admin(self._config.kafka.client), self._config)
+        self._customers = work.customers()
+        self._connection = psycopg.connect(self._config.dsn, autocommit=True)
+        self._runs: list[psutil.Process] = []
+        self._task = Task(
+            brokers=stack.addresses["kafka"],
+            dsn=self._config.dsn,
+            events_topic=self._config.events_topic,
+            predictions_topic=self._config.predictions_topic,
+            group=self._config.kafka.group,
+            bundle=bundle,
+            events=UNENDING,
+            commit_events=self._config.commit_events,
+            folder=str(stack.local),
+        )
+
+    def measure(self, lanes: int, *, events: int, rate: float, seconds: float, warm_up: float) -> Measured:
+        """Measure this number of lanes: first a backlog, then events at a rate.
+
+        Args:
+            lanes: how many.
+            events: of the backlog.
+            rate: events a second.
+            seconds: duration of the measurement at the rate.
+            warm_up: seconds from the first row at the rate to the measurement.
+        """
+        with self._waiting_runs(lanes) as holder:
+            work.fill(self._config.events_topic, self._customers, events)
+            throughput, drain_cpu = self._drain(events, holder)
+            return Measured(throughput, drain_cpu, self._cpu_at(rate, seconds, warm_up))
+
+    @contextmanager
+    def _waiting_runs(self, lanes: int) -> Iterator[psycopg.Connection]:
+        """Start a run of each lane; yield the connection whose lock keeps all of them from reading, until it closes."""
+        topic = self._config.events_topic
+        layout = stream_layouts.layout(self._connection, topic)
+        stream_layouts.want(self._connection, topic, lanes, seen=layout)
+        with psycopg.connect(self._config.dsn, autocommit=True) as holder:
+            advisory_locks.lock_stream(holder, topic)
+            started = [_start(replace(self._task, lane=lane, lanes=lanes)) for lane in range(lanes)]
+            self._runs = [psutil.Process(process.pid) for process in started]
+            try:
+                wait_until(
+                    lambda: all(each.waiting for each in advisory_locks.lane_sessions(self._connection, topic, lanes)),
+                    "a run of each lane that waits for the lock",
+                )
+                yield holder
+            finally:
+                for process in started:
+                    process.terminate()
+                    process.wait()
+                wait_until(lambda: not advisory_locks.streaming_sessions(self._connection), "the end of the runs")
+
+    def _drain(self, events: int, holder: psycopg.Connection) -> tuple[float, float]:
+        """Let the runs read a backlog; return events a second and microseconds of CPU per event."""
+        before = self._events()
+        holder.close()
+        wait_until(lambda: self._events() > before, "the first commit")
+        first, began, spent = self._events(), time.monotonic(), self._cpu_seconds()
+        while self._events() < before + events:
+            time.sleep(POLL_SECONDS)
+        read = before + events - first
+        if not read:
+            raise RuntimeError(f"A backlog of {events:,} events is read in one commit: measure a larger one.")
+        return read / (time.monotonic() - began), 1e6 * (self._cpu_seconds() - spent) / read
+
+    def _cpu_at(self, rate: float, seconds: float, warm_up: float) -> float:
+        """Return the microseconds of CPU per event while events arrive at a rate."""
+        with events_at(self._config.events_topic, rate):
+            known = self._events()
+            wait_until(lambda: self._events() > known, "the first event at the rate")
+            time.sleep(warm_up)
+            before, spent = self._events(), self._cpu_seconds()
+            time.sleep(seconds)
+            return 1e6 * (self._cpu_seconds() - spent) / (self._events() - before)
+
+    def _events(self) -> int:
+        row = self._connection.execute(_EVENTS).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def _cpu_seconds(self) -> float:
+        """Return the CPU seconds of the servers and the runs so far. The producer is neither."""
+        found = {process.pid: process for process in [*processes(self._stack), *self._runs]}
+        spent = 0.0
+        for process in found.values():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                spent += times.user + times.system + times.children_user + times.children_system
+        return spent
+
+
+def _start(task: Task) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.contenders.loop", task.to_json()], cwd=Path(__file__).parents[1]
+    )
+
+
+def measure(
+    console: Console,
+    *,
+    lanes: Sequence[int] = LANES,
+    rounds: int = ROUNDS,
+    events: int = EVENTS,
+    rate: float = RATE,
+    seconds: float = SECONDS,
+    warm_up: float = WARM_UP_SECONDS,
+) -> list[Round]:
+    """Measure each number of lanes once in a round; every second round begins with the last number.
+
+    Args:
+        console: for progress.
+        lanes: numbers of lanes.
+        rounds: how many. The first one also compiles and caches, and does not count.
+        events: of each backlog.
+        rate: events a second while the CPU per event is measured.
+        seconds: duration of that.
+        warm_up: seconds from the first row at the rate to the measurement.
+    """
+    with own_stack() as stack:
+        comparison = Comparison(stack)
+        found = []
+        for number in range(rounds + 1):
+            order = lanes if number % 2 == 0 else lanes[::-1]
+            measured = {
+                count: comparison.measure(count, events=events, rate=rate, seconds=seconds, warm_up=warm_up)
+                for count in order
+            }
+            console.print(f"round {number}: {measured}", style="dim", highlight=False)
+            found.append(measured)
+    return found[1:]
+
+
+def ratios(found: Sequence[Round], lanes: int) -> tuple[float, float]:
+    """Return the medians of throughput and CPU per event at the rate, each as its ratio to one lane in its round."""
+    return (
+        statistics.median(each[lanes].events_per_second / each[1].events_per_second for each in found),
+        statistics.median(each[lanes].rate_cpu / each[1].rate_cpu for each in found),
+    )
+
+
+def show(console: Console, found: Sequence[Round], rate: float) -> None:
+    """Print the medians as a table."""
+    table = Table(
+        *("lanes", "events a second", "ratio", "CPU per event of a backlog"),
+        *(f"CPU per event at {rate:,.0f} a second", "ratio"),
+        box=None,
+        header_style="dim",
+    )
+    for lanes in sorted(found[0]):
+        throughput, drain_cpu, rate_cpu = (
+            statistics.median(getattr(each[lanes], name) for each in found)
+            for name in ("events_per_second", "drain_cpu", "rate_cpu")
+        )
+        throughput_ratio, cpu_ratio = ratios(found, lanes)
+        table.add_row(
+            *(str(lanes), f"{throughput:,.0f}", f"{throughput_ratio:.2f}", f"{drain_cpu:.1f} µs"),
+            *(f"{rate_cpu:.1f} µs", f"{cpu_ratio:.2f}"),
+        )
+    console.print(table)
+    console.print(
+        f"goals: CPU per event at the rate at most {MOST_CPU:.2f} of one lane's; throughput of two lanes at least "
+        f"{LEAST_THROUGHPUT:.2f} of one lane's",
+        style="dim",
+        highlight=False,
+    )
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count, after one that does not.")] = ROUNDS,
+    events: Annotated[int, typer.Option(min=1_000, help="Events of each backlog.")] = EVENTS,
+    rate: Annotated[float, typer.Option(min=1, help="Events a second while CPU per event is measured.")] = RATE,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration of that measurement.")] = SECONDS,
+    warm_up: Annotated[float, typer.Option(min=0, help="Seconds at that rate before it.")] = WARM_UP_SECONDS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+) -> None:
+    """Measure throughput and CPU per event with 1, 2 and 3 lanes on three partitions.
+
+    Example: make bench-lanes ARGS="--rounds 2 --seconds 20"
+    """
+    console, machine = Console(width=140), this_machine()
+    console.print(str(machine), highlight=False)
+    found = measure(console, rounds=rounds, events=events, rate=rate, seconds=seconds, warm_up=warm_up)
+    show(console, found, rate)
+    if json_file is not None:
+        report = {
+            "rounds": [{lanes: asdict(each) for lanes, each in measured.items()} for measured in found],
+            "ratios": {
+                lanes: dict(zip(("throughput", "rate_cpu"), ratios(found, lanes), strict=True)) for lanes in found[0]
+            },
+            "rate": rate,
+            "machine": asdict(machine),
+        }
+        json_file.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
