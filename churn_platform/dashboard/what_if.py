@@ -25,7 +25,7 @@ class Field:
 
     Attributes:
         column: of the customer schema.
-        label: for people.
+        label: for people, with the unit unless the name contains it.
         own: the customer's own value, as the form writes it; empty if it is unknown.
         text: what the form shows: the own value, or what was typed.
         choices: values and texts to choose from; empty for a number or a date.
@@ -80,7 +80,7 @@ def fields_of(
             continue
         own = _text(values[column.column])
         typed = own if form is None else form.get(f"{_PREFIX}{column.column}", own).strip()
-        found.append(Field(column, column_label(schema, column.name), own, typed, _choices(column, own)))
+        found.append(Field(column, _label(schema, column), own, typed, _choices(column, own)))
     return found
 
 
@@ -93,6 +93,11 @@ def event_of(schema: CustomerSchema, customer_id: int | str, values: Mapping[str
         values: by their names in tables.
     """
     return {schema.id: customer_id, **{column.name: values[column.column] for column in schema.stored}}
+
+
+def _label(schema: CustomerSchema, column: Column) -> str:
+    name = column_label(schema, column.name)
+    return name if not column.unit or column.unit.lower() in name.lower() else f"{name} ({column.unit})"
 
 
 def _text(value: object) -> str:
