@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from churn_platform.deployment.variables import DAGSTER_DATABASE_VARIABLE
 from churn_platform.files.artifacts import COMPUTE_LOGS, in_s3, join
 from churn_platform.files.s3 import Access, split
 from churn_platform.settings import PROJECT_ROOT
@@ -13,14 +12,13 @@ WORKSPACE = "workspace.yaml"
 LOCATION = "churn_platform"
 RUN_PROCESS = "churn-run"  # the name of the process of a run that was forked, which `ps -o comm` shows
 
-STORAGE = f"""
+# The storage itself reads DAGSTER_POSTGRES_URL, because Dagster's `env` knows no file and no Secrets Manager.
+STORAGE = """
 storage:
   custom:
     module: churn_platform.orchestration.instance_storage
     class: PooledPostgresStorage
-    config:
-      postgres_url:
-        env: {DAGSTER_DATABASE_VARIABLE}
+    config: {}
 """
 
 
