@@ -4,13 +4,15 @@ import psycopg
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
+from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.dashboard.formats import NOTHING
 from churn_platform.dashboard.pages.now import Comparison, compare_days
 from churn_platform.database import stream_lag
 from churn_platform.database.pages.now import Day
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.dashboard.seeding import predictions, summarize
-from churn_platform_tests.dashboard.site import Site
+from churn_platform_tests.dashboard.site import Site, serving
+from churn_platform_tests.dashboard.summaries import as_viewer
 from churn_platform_tests.worker.ledger import FollowedLedger
 
 
@@ -41,7 +43,17 @@ def test_the_retention_team_sees_predictions_of_the_contact_arm_only(
     page = site.page("/now")
     assert (int(page.figure("Predictions today")), int(page.figure("High-risk predictions today"))) == sums
     assert 0 < sums[0] < 100
-    assert "without the control group" in page.text
+    assert "leave out the control group" in page.text
+
+
+@pytest.mark.parametrize("path", ["/now", "/customers", "/segments", "/trends"])
+def test_a_page_tells_whom_it_leaves_out_and_why(config: DashboardConfig, path: str) -> None:
+    with serving(config) as site:
+        text = site.page(path).text
+        assert "leave out the control group" in text
+        assert "DASHBOARD_USERS" in text
+    with as_viewer(config) as viewer:
+        assert "control group" not in viewer.page(path).text
 
 
 def test_marks_a_difference_of_days_that_chance_does_not_explain() -> None:
