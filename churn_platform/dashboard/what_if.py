@@ -25,7 +25,7 @@ class Field:
 
     Attributes:
         column: of the customer schema.
-        label: for people, with the unit unless the name contains it.
+        label: for people.
         own: the customer's own value, as the form writes it; empty if it is unknown.
         text: what the form shows: the own value, or what was typed.
         choices: values and texts to choose from; empty for a number or a date.
@@ -41,6 +41,12 @@ class Field:
     def name(self) -> str:
         """Its name in the form."""
         return f"{_PREFIX}{self.column.column}"
+
+    @property
+    def unit(self) -> str:
+        """The unit to show beside the label; empty if there is none, or if the label contains it."""
+        unit = self.column.unit or ""
+        return "" if unit.lower() in self.label.lower() else unit
 
     @property
     def is_changed(self) -> bool:
@@ -80,7 +86,7 @@ def fields_of(
             continue
         own = _text(values[column.column])
         typed = own if form is None else form.get(f"{_PREFIX}{column.column}", own).strip()
-        found.append(Field(column, _label(schema, column), own, typed, _choices(column, own)))
+        found.append(Field(column, column_label(schema, column.name), own, typed, _choices(column, own)))
     return found
 
 
@@ -93,11 +99,6 @@ def event_of(schema: CustomerSchema, customer_id: int | str, values: Mapping[str
         values: by their names in tables.
     """
     return {schema.id: customer_id, **{column.name: values[column.column] for column in schema.stored}}
-
-
-def _label(schema: CustomerSchema, column: Column) -> str:
-    name = column_label(schema, column.name)
-    return name if not column.unit or column.unit.lower() in name.lower() else f"{name} ({column.unit})"
 
 
 def _text(value: object) -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import psycopg
@@ -266,19 +266,25 @@ class Demo:
             return sent, stored_outcomes.count(connection) - before
 
     def _run_monitoring_jobs(self, connection: psycopg.Connection) -> None:
-        """Read the outcomes, and compute drift and live performance now. The sensor would do it later."""
+        """Read the outcomes, and compute the drift of the last day and live performance. The sensor would do it later.
+
+        It does so for the days before, whose hours would take longer than everything else here.
+        """
         now = datetime.now(UTC)
+        yesterday = now - timedelta(days=1)
         since = pruning.complete_since(
             now, archive_days=self._settings.lifecycle.archive_days, batch_seconds=self._config.batch_seconds
         )
-        hours = monitoring_results.due_hours(connection, at_most_every=0, since=since)
+        due_hours = monitoring_results.due_hours(connection, at_most_every=0, since=since)
+        hours = [hour for hour in due_hours if hour >= yesterday]
         runs = [("outcomes_job", self._jobs.launch("outcomes_job"))]
         if hours:
             job = "hourly_monitoring_job"
             runs.append((job, self._jobs.launch(job, hours=(hours[0], hours[-1]))))
         for job, run_id in runs:
             self._wait_for_run(job, run_id)
-        days = sorted({*monitoring_results.due_days(connection, at_most_every=0, since=since), now.date()})
+        due_days = monitoring_results.due_days(connection, at_most_every=0, since=since)
+        days = sorted({now.date(), *(day for day in due_days if day >= yesterday.date())})
         job = "daily_monitoring_job"
         self._wait_for_run(job, self._jobs.launch(job, days=(days[0], days[-1])))
 

@@ -218,7 +218,7 @@ def test_fields_follow_from_any_schema() -> None:
 
     since, plan, visits = fields_of(schema, values, {"value-visits": "3"})
 
-    assert [each.label for each in (since, plan, visits)] == ["Since", "Plan", "Visits"]
+    assert [(each.label, each.unit) for each in (since, plan, visits)] == [("Since", ""), ("Plan", ""), ("Visits", "")]
     assert (since.own, since.choices, since.value) == ("2020-05-01", [], "2020-05-01")
     assert [value for value, _ in plan.choices] == ["A", "B", "Z", "other", ""]
     assert (visits.own, visits.is_changed, visits.value) == ("", True, 3)
