@@ -396,7 +396,7 @@ def _around(times: Sequence[date]) -> tuple[date, date]:
         each if isinstance(each, datetime) else datetime.combine(each, time()) for each in (times[0], times[-1])
     )
     shortest = SHORTEST_TIME if isinstance(times[0], datetime) else timedelta(days=1)
-    margin = max((shortest - (last - first)) / 2, (last - first) / (2 * min(max(1, len(times) - 1), MOST_MARKED)))
+    margin = max((shortest - (last - first)) / 2, (last - first) / 40)
     return first - margin, last + margin
 
 

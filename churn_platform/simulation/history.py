@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Final
 
 import msgspec
@@ -10,6 +11,8 @@ import msgspec
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.simulation.producer import Row, customer_event
 
+# The latency of the stream is that of the events of the last hour. Past events are older, and not part of it.
+NEWEST: Final = timedelta(hours=1)
 # Two weeks before today: the dashboard compares the last week with the one before.
 DAYS: Final = 14
 # Relative number of events by weekday, Monday first, and by hour (UTC): fewer at the weekend and at night. No night is
@@ -29,7 +32,7 @@ def events(
     Args:
         rows: customers, as `rows_of` returns them; at least one.
         schema: of the customers.
-        now: the present, with a time zone. No event is later.
+        now: the present, with a time zone. Every event is at least an hour older.
         count: how many.
         chance: makes every choice.
     """
@@ -39,20 +42,19 @@ def events(
 
 
 def event_times(now: datetime, *, count: int, chance: random.Random) -> list[datetime]:
-    """Return the times of past events in order, from the begin of the UTC day two weeks ago until now.
+    """Return the times of past events in order, from the begin of the UTC day two weeks ago until an hour ago.
 
     Args:
-        now: the present, with a time zone. No time is later.
+        now: the present, with a time zone.
         count: how many.
         chance: makes the choice.
     """
-    now = now.astimezone(UTC)
-    last = now.replace(minute=0, second=0, microsecond=0)
-    first = last.replace(hour=0) - timedelta(days=DAYS)
-    hours = [first + timedelta(hours=number) for number in range(DAYS * 24 + last.hour + 1)]
+    first = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS)
+    end = now - NEWEST
+    hours = [first + timedelta(hours=number) for number in range(ceil((end - first) / timedelta(hours=1)))]
     weights = [WEEKDAY_WEIGHTS[hour.weekday()] * HOUR_WEIGHTS[hour.hour] for hour in hours]
     chosen = chance.choices(hours, weights, k=count)
-    return sorted(hour + chance.random() * min(timedelta(hours=1), now - hour) for hour in chosen)
+    return sorted(hour + chance.random() * min(timedelta(hours=1), end - hour) for hour in chosen)
 
 
 def customers_at(
