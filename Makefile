@@ -85,7 +85,9 @@ test-s3: install ## Run the S3 tests on versitygw instead of moto's server (need
 		churn_platform_tests/end_to_end/test_s3.py $(ARGS)
 
 # Built in copies of their modules: each excludes versions, which `go install` refuses, and Alertmanager's has no pages, of
-# which a test needs none. Of the ways to find targets, one is enough; the others are most of Prometheus.
+# which a test needs none. Of the ways to find targets, one is enough; the others are most of Prometheus. Its go.work names
+# modules that its own module does not contain.
+$(BIN)/prometheus $(BIN)/alertmanager: export GOWORK = off
 $(BIN)/prometheus: export PACKAGES = ./cmd/prometheus ./cmd/promtool
 $(BIN)/alertmanager: export PACKAGES = ./cmd/alertmanager
 $(BIN)/prometheus $(BIN)/alertmanager: $(BIN)/%:

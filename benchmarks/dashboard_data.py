@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from benchmarks import work
+from benchmarks.servers import vacuum
 from churn_platform.database import metrics, retention_cases, stream_positions, worker_positions
 from churn_platform.database.averages import averages
 from churn_platform.features.columns import columns_of
@@ -197,18 +198,18 @@ def fill(
             connection, topic=TOPIC, topic_id=TOPIC, starts=dict.fromkeys(range(PARTITIONS), 0)
         )
         _add_predictions(connection, schema, profiles=profiles, predictions=predictions, customers=customers)
-        _analyze(owner)
+        vacuum(owner)
         progress(f"{predictions:,} predictions")
         _add_metrics(connection, schema)
         _follow(connection, schema)
-        _analyze(owner)
+        vacuum(owner)
         progress("summaries and cases")
         connection.execute(_DEAD_LETTERS, {"topic": TOPIC, "count": DEAD_LETTERS})
         features = [*schema.feature_columns, "risk_score"]
         connection.execute(_DRIFT, {"version": MODEL_VERSION, "features": features})
         connection.execute(_LIVE, {"version": MODEL_VERSION, "days": DAYS})
         connection.execute(_EFFECT)
-        _analyze(owner)
+        vacuum(owner)
         row = connection.execute(
             "select (select count(*) from churn_predictions), (select count(*) from customer_summary), "
             "(select count(*) from retention_cases), pg_database_size(current_database()) / 1e9"
@@ -216,12 +217,6 @@ def fill(
     if row is None:
         raise RuntimeError("A select without conditions returned no row; PostgreSQL always returns one.")
     return Filled(int(row[0]), int(row[1]), int(row[2]), round(float(row[3]), 2))
-
-
-def _analyze(owner: str) -> None:
-    """Do what autovacuum would have done. For a login that does not own the tables, PostgreSQL would only warn."""
-    with psycopg.connect(owner, autocommit=True) as connection:
-        connection.execute("vacuum analyze")
 
 
 def _add_profiles(connection: psycopg.Connection, schema: CustomerSchema, bundle: str) -> int:

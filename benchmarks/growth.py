@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.latency import wait_until
-from benchmarks.servers import new_database, own_stack
+from benchmarks.servers import new_database, own_stack, owner_of, vacuum
 from churn_platform.archive import archive_next
 from churn_platform.database import ledger, model_versions, stream_batches, stream_positions
 from churn_platform.database.prediction_columns import prediction_table
@@ -276,8 +276,9 @@ class Stream:
 class Platform:
     """A platform in a database with its own and Dagster's tables, and the operations to measure."""
 
-    def __init__(self, dsn: str, dagster_url: str, folder: Path) -> None:
+    def __init__(self, dsn: str, *, owner: str, dagster_url: str, folder: Path) -> None:
         self.dsn = dsn
+        self._owner = owner
         folder.mkdir(exist_ok=True, parents=True)
         storage = {"postgres": {"postgres_url": dagster_url}}
         (folder / "dagster.yaml").write_text(json.dumps({"storage": storage, "telemetry": {"enabled": False}}))
@@ -328,7 +329,7 @@ class Platform:
             key = self.stream.open_batch()
             self.commit(key, BATCH_ROWS)
             self.stream.close_batch(key)
-        self.connection.execute("vacuum analyze churn_predictions")  # as autovacuum would have done
+        vacuum(self._owner)
 
     def add_partitions(self, count: int) -> None:
         """Add prediction partitions up to this number, each with its run, materialization and ledger rows."""
@@ -366,7 +367,7 @@ class Platform:
         self.connection.execute(ADD_BATCHES, (keys,))
         self.connection.execute(ADD_RANGES, values)
         self.instance.add_dynamic_partitions(str(batches.name), keys)
-        self.connection.execute("analyze")
+        vacuum(self._owner)
         self.partitions = count
 
 
@@ -483,7 +484,12 @@ def _cell(cost: Cost | float | None) -> str:
 def platform(stack: Stack, name: str) -> Platform:
     """Create a platform in a separate database of the stack."""
     url = new_database(stack, name)
-    return Platform(url, in_schema(url, "dagster"), stack.local / "dagster" / name)
+    return Platform(
+        url,
+        owner=owner_of(stack, name),
+        dagster_url=in_schema(url, "dagster"),
+        folder=stack.local / "dagster" / name,
+    )
 
 
 def measure(console: Console, *, partitions: Sequence[int], rows: Sequence[int]) -> Results:

@@ -75,8 +75,23 @@ def new_database(stack: Stack, name: str) -> str:
     """Create a migrated database, and return the connection string for the platform's login."""
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    upgrade(_named(stack.owner_dsn, name), schema_of(settings()))
+    upgrade(owner_of(stack, name), schema_of(settings()))
     return _named(stack.addresses["postgres"], name)
+
+
+def owner_of(stack: Stack, name: str) -> str:
+    """Return the connection string of the owner of a database's tables."""
+    return _named(stack.owner_dsn, name)
+
+
+def vacuum(owner: str) -> None:
+    """Do what autovacuum would have done, statistics included.
+
+    Args:
+        owner: connection string of the owner of the tables. With another login, PostgreSQL would skip them and warn.
+    """
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute("vacuum analyze")
 
 
 def _named(url: str, database: str) -> str:

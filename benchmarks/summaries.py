@@ -19,11 +19,12 @@ from rich.table import Table
 
 from benchmarks.growth import BATCH_ROWS, NOW, Stream
 from benchmarks.machine import this_machine
-from benchmarks.servers import new_database, own_stack
+from benchmarks.servers import new_database, own_stack, owner_of, vacuum
 from churn_platform.schema.current import schema_of
 from churn_platform.settings import settings
 from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 
+DATABASE: Final = "summaries"
 DAYS: Final = 29
 QUERIES: Final = 9
 FOLLOWED: Final = (0, 1_000, 10_000, 20_000)
@@ -96,7 +97,7 @@ def median(count: int, work: Callable[[], object]) -> float:
 def measure(console: Console, predictions: int) -> Results:
     """Measure with this many predictions of a million customers on the last days."""
     results = Results(predictions)
-    with own_stack() as stack, psycopg.connect(new_database(stack, "summaries"), autocommit=True) as connection:
+    with own_stack() as stack, psycopg.connect(new_database(stack, DATABASE), autocommit=True) as connection:
         began = time.monotonic()
         per_second = predictions / timedelta(days=DAYS).total_seconds()
         stream = Stream(connection, begins=NOW - timedelta(days=DAYS), per_second=per_second)
@@ -104,11 +105,11 @@ def measure(console: Console, predictions: int) -> Results:
             key = stream.open_batch()
             stream.commit(key, min(BATCH_ROWS, predictions - rows))
             stream.close_batch(key)
-        connection.execute("vacuum analyze churn_predictions")  # as autovacuum would have done
+        vacuum(owner_of(stack, DATABASE))
         console.print(f"{predictions:,} predictions: {time.monotonic() - began:.0f} s", style="dim", highlight=False)
         duty = SummariesDuty(SummariesConfig(schema_of(settings()), control_share=0.1))
         results.first_start = _run(duty, connection)
-        connection.execute("vacuum analyze customer_summary, prediction_summary, customer_segment_summary")
+        vacuum(owner_of(stack, DATABASE))
         counted = connection.execute("select sum(customers)::bigint from customer_segment_summary").fetchone()
         results.customers = 0 if counted is None else counted[0]
         rare = connection.execute("select segments from customer_segment_summary order by customers limit 1").fetchone()

@@ -2,7 +2,7 @@
 
 
 class PlatformError(Exception):
-    """An error with a problem, a remedy and details. Commands show the remedy first; logs show one text."""
+    """An error with a problem, a remedy and details. Commands show each on its own line, logs one text."""
 
     # Whether the same operation may succeed later without any change. transience.py decides about retries.
     transient: bool = False

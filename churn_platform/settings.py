@@ -1411,6 +1411,34 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: a value cannot be used, or a name is probably a misspelled setting. No value is shown.
     """
+    return parse_settings(_sources())
+
+
+def load_secret(variable: str) -> str:
+    """Return a secret that is no setting, such as the connection string of Dagster's tables.
+
+    It is read as secret settings are: from the same places, and it may be in a file or in AWS Secrets Manager.
+
+    Args:
+        variable: its name.
+
+    Raises:
+        SettingsError: it is not set, or cannot be read. No value is shown.
+    """
+    value = resolve_secrets(_sources(), only={variable}).get(variable)
+    if value is None:
+        raise SettingsError(
+            f"{variable} is not set.", remedy=f"Set {variable}, or {variable}{secret_sources.FILE_SUFFIX} to a file."
+        )
+    return value
+
+
+def _sources() -> dict[str, dict[str, str]]:
+    """Return the variables by their source, the environment last, because it takes precedence.
+
+    Raises:
+        SettingsError: a file is not UTF-8 text.
+    """
     yours = PROJECT_ROOT / ".env"
     try:
         from_yours = _file_variables(yours)
@@ -1423,7 +1451,7 @@ def load_settings() -> Settings:
             remedy="Save .env as UTF-8. The other file is written by 'churn up': delete it and run 'churn up' again.",
         ) from error
     environment = {name.upper(): value for name, value in os.environ.items() if value}
-    return parse_settings({str(embedded): from_embedded, str(yours): from_yours, "the environment": environment})
+    return {str(embedded): from_embedded, str(yours): from_yours, "the environment": environment}
 
 
 def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
@@ -1475,11 +1503,12 @@ def resolve_secrets(sources: Mapping[str, Mapping[str, str]], only: Collection[s
     Raises:
         SettingsError: a secret cannot be read, or one source has a secret and a file of it. No value is shown.
     """
+    wanted = secret_variables() if only is None else only
     try:
-        merged = secret_sources.merge(sources, secret_variables())
+        merged = secret_sources.merge(sources, {*secret_variables(), *wanted})
         return secret_sources.resolve(
             merged,
-            secret_variables() if only is None else only,
+            wanted,
             folder=PROJECT_ROOT,
             aws=AwsLogin(region=merged.get("AWS_DEFAULT_REGION"), profile=merged.get("AWS_PROFILE")),
         )

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from churn_platform import secret_sources
 from churn_platform.local.environment import process_environment, shell_environment, your_database_owner, your_servers
 from churn_platform.local.ports import HOST, Ports
-from churn_platform.settings import Settings, SettingsError, parse_settings, secret_variables
+from churn_platform.settings import Settings, SettingsError, load_secret, parse_settings, secret_variables
 from churn_platform_tests.files.s3_server import ANYBODY, REGION, connection
 from churn_platform_tests.waiting import wait_until
 
@@ -264,3 +264,23 @@ def test_without_a_region_the_setting_for_it_is_named(manager: SecretsManagerCli
     assert manager.list_secrets()["SecretList"] == []
     with pytest.raises(SettingsError, match="Set AWS_DEFAULT_REGION"):
         parse_settings({".env": {"KAFKA_SASL_PASSWORD": "aws-secretsmanager:churn/kafka"}})
+
+
+@pytest.mark.parametrize("variable", ["DAGSTER_POSTGRES_URL", "MLFLOW_BACKEND_STORE_URI"])
+def test_the_addresses_of_dagsters_and_mlflows_tables_follow_the_same_rules(
+    manager: SecretsManagerClient, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.create_secret(Name="churn/tables", SecretString="postgresql://from-aws")
+    (tmp_path / "address").write_text("postgresql://from-a-file\n")
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(SettingsError, match=f"{variable} is not set"):
+        load_secret(variable)
+
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv(variable, "aws-secretsmanager:churn/tables")
+    assert load_secret(variable) == "postgresql://from-aws"
+    monkeypatch.setenv(f"{variable}_FILE", str(tmp_path / "address"))
+    with pytest.raises(SettingsError, match="are both set in the environment"):
+        load_secret(variable)
+    monkeypatch.delenv(variable)
+    assert load_secret(variable) == "postgresql://from-a-file"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from churn_platform.decoding.reasons import named_field
+from churn_platform.observability import metrics
 
 # From a lone prediction, which takes a millisecond, to ten thousand with reasons.
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -19,29 +20,11 @@ class Metrics:
         """Begin with zeros."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._requests = Counter(
-            "churn_api_requests",
-            "Requests, by route and status.",
-            ("method", "route", "status"),
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "churn_api_request_seconds",
-            "Time from the request to the end of its answer.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._scored = Counter("churn_api_scored_customers", "Customers who were scored.", registry=self._registry)
-        self._refused = Counter(
-            "churn_api_refused_customers",
-            "Customers who could not be scored, by the field that was wrong.",
-            ("field",),
-            registry=self._registry,
-        )
-        self._version = Gauge(
-            "churn_api_model_version", "Version of the model that scores; 0 before the first.", registry=self._registry
-        )
+        self._requests = Counter(*_described(metrics.API_REQUESTS), registry=self._registry)
+        self._seconds = Histogram(*_described(metrics.API_SECONDS), buckets=_SECONDS, registry=self._registry)
+        self._scored = Counter(*_described(metrics.API_SCORED), registry=self._registry)
+        self._refused = Counter(*_described(metrics.API_REFUSED), registry=self._registry)
+        self._version = Gauge(*_described(metrics.API_MODEL_VERSION), registry=self._registry)
 
     def count_request(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""
@@ -68,3 +51,8 @@ class Metrics:
         """
         self._version.set(model_version)
         return generate_latest(self._registry)
+
+
+def _described(metric: metrics.Metric) -> tuple[str, str, tuple[str, ...]]:
+    """Return name, meaning and labels, as prometheus_client takes them."""
+    return metric.name, metric.meaning, metric.labels

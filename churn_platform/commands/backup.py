@@ -44,11 +44,11 @@ def backup(target: Place, as_json: AsJson = False) -> None:
     from churn_platform.settings import descriptions, load_settings
 
     with report_errors(), servers_up("kafka", "postgres"):
-        settings = load_settings()
+        settings, stack = load_settings(), default_stack()
         values = {each.variable: settings.value_of(each) for each in descriptions()}
         source = writing.Source(
             config=EnvironmentConfig.from_settings(settings),
-            owner_dsn=default_stack().owner_dsn,
+            owner_dsn=stack.owner_dsn,
             outcomes_topic=settings.topics.outcomes,
             artifacts_root=settings.platform.artifacts_root,
             settings={
@@ -76,10 +76,19 @@ def backup(target: Place, as_json: AsJson = False) -> None:
                 "files": len(written.files),
                 "bytes": size,
                 "kafka": written.kafka is not None,
+                "mlflow": writing.has_mlflow_files(written),
             }
         )
         return
     _print(f"{_address(target)}: {len(written.files):,} files, {size / 1e6:,.1f} MB. Restore it with 'churn restore'.")
+    if not writing.has_mlflow_files(written):
+        where = (
+            f"where {stack.yours['mlflow']} keeps them" if "mlflow" in stack.yours else f"in {stack.local / 'mlflow'}"
+        )
+        _print(
+            f"MLflow's files are not in it: they are {where}. The stream does not need them, because it scores with "
+            "the bundles. Copy them, too, if you want to keep MLflow's plots and models."
+        )
     if written.kafka is None:
         _print("Kafka did not answer, so the manifest does not have its offsets. 'churn recover' does not need them.")
 

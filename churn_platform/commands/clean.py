@@ -99,8 +99,8 @@ def _show(items: Sequence["Item"], kept: Sequence["Kept"], writers: Sequence["Wr
     if not items:
         output.print("There is nothing to delete.")
     for writer in writers:
-        error_console.print(Text(f"First: {writer.remedy}", style="bold"), soft_wrap=True)
         error_console.print(Text(f"Still writing: {writer.name}", style="red"), soft_wrap=True)
+        error_console.print(Text(f"First: {writer.remedy}", style="bold"), soft_wrap=True)
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> Table:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Short batches, so that a minute shows several of them and the handover between their runs.
 DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
 
+# About 2,000 a day: each customer has a few, and the days can be compared. The stream reads them in a second or two.
+HISTORY_EVENTS = 30_000
+
 
 def demo(
     rate: Annotated[float, typer.Option(min=1, help="Events a second.")] = 500,
@@ -34,7 +37,8 @@ def demo(
 
     With --schema, the customers are those of another data set, such as data/subscribers/schema.toml.
 
-    Some of the events are bad, duplicate or late. Batches last 15 s here, unless BATCH_SECONDS is set.
+    Some of the events are bad, duplicate or late. A platform without events first gets some of the last two weeks.
+    Batches last 15 s here, unless BATCH_SECONDS is set.
     The exit code is 1 if an event is not accounted for.
 
     Example: churn demo --keep --json demo.json
@@ -62,7 +66,9 @@ def demo(
 
             outcome = scenario.Demo(
                 load_settings(),
-                scenario.Plan(rate=rate, seconds=seconds, mix=Mix(bad=0.01, duplicates=0.01, late=0.01)),
+                scenario.Plan(
+                    rate=rate, seconds=seconds, mix=Mix(bad=0.01, duplicates=0.01, late=0.01), history=HISTORY_EVENTS
+                ),
                 DagsterClient(stack.addresses["dagster"]),
                 require_own_servers=partial(stack.require_own_servers, "webserver"),
                 step=display.step,

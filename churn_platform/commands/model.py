@@ -199,13 +199,14 @@ def compare(
     if as_json:
         emit({**json.loads(comparison.to_json()), "shadow": None if shadow is None else shadow.as_dict()})
         return
-    output.print(_comparison_table(comparison))
     _print(comparison.reason)
+    for sentence in () if shadow is None else sentences(shadow.as_dict()):
+        _print(sentence)
+    _print("")
+    output.print(_comparison_table(comparison))
     if shadow is not None:
         _print("")
         output.print(_shadow_table(shadow))
-        for sentence in sentences(shadow.as_dict()):
-            _print(sentence)
 
 
 @app.command()

@@ -58,6 +58,12 @@ def _figures(status: "StreamStatus") -> Table:
     if status.answered:
         table.add_row("Summaries", _summaries(status.summaries_as_of))
     table.add_row("Model version", "none" if status.model_version is None else str(status.model_version))
+    for trial in status.trials:
+        table.add_row(
+            trial.kind.capitalize(),
+            f"version {trial.model_version} for {trial.share:.4g} of the customers, {trial.events:,} events scored "
+            f"since {trial.started_at:%Y-%m-%d %H:%M} UTC",
+        )
     return table
 
 

@@ -73,8 +73,8 @@ class ExitCode(IntEnum):
 
 
 def end(code: ExitCode, problem: str, *, remedy: str = "", details: str = "") -> NoReturn:
-    """End the command with one screen on stderr: the remedy, the problem and the details."""
-    for text, style in ((remedy, "bold"), (problem, "red"), (details, "dim")):
+    """End the command with one screen on stderr: the problem, the remedy and the details."""
+    for text, style in ((problem, "red"), (remedy, "bold"), (details, "dim")):
         if text:
             error_console.print(Text(text, style=style), soft_wrap=True)
     raise typer.Exit(code)

@@ -240,6 +240,7 @@ class _Dashboard:
                 "path": request.url.path,
                 "user": session.user if session is not None else None,
                 "token": session.token if session is not None else "",
+                "is_open": self._config.is_open,
                 "can_log_out": session is not None and session.can_be_ended,
                 "dagster_url": self._config.dagster_url,
                 "currency": self._config.schema.currency,

@@ -7,7 +7,7 @@ Colors are roles ("main", "good", "bad", "muted"), which the page's script repla
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
 
 from churn_platform.dashboard.formats import NOTHING, day, number
@@ -20,6 +20,10 @@ MOST_BARS: Final = 8
 """Horizontal bars that fit into the height of a chart; with more, the chart is taller."""
 BAR_PIXELS: Final = 34
 
+SHORTEST_TIME: Final = timedelta(minutes=10)
+"""What an axis of times shows at least, because its ticks show minutes."""
+FEW_DAYS: Final = timedelta(days=7)
+DAY_MILLISECONDS: Final = 86_400_000
 MOST_MARKED: Final = 30
 """Points of a line that are marked. More would hide it; fewer may be far from each other."""
 
@@ -344,10 +348,15 @@ def _chart(
         names["range"] = list(x_range)
     if x_ticks:
         names["tickformat"] = x_ticks
+    times = [each for each in x if isinstance(each, date)]
+    if times:
+        names["range"] = [_place(each) for each in _around(times)]
     if x and isinstance(x[0], datetime):
         names["type"] = "date"
     elif x and isinstance(x[0], date):  # a day is the same in every time zone, so the script leaves it as it is
         names |= {"tickformat": "%-d %b\n%Y", "hoverformat": "%-d %b %Y"}
+        if times[-1] - times[0] < FEW_DAYS:  # Plotly would repeat a day at each quarter of it
+            names["dtick"] = DAY_MILLISECONDS
     if x and isinstance(x[0], str):
         names["type"] = "category"  # else names such as 1 and 2 would be numbers, and 2026-11 a date
     layout: dict[str, object] = {
@@ -378,6 +387,19 @@ def _chart(
     )
 
 
+def _around(times: Sequence[date]) -> tuple[date, date]:
+    """Return the ends of an axis that has all of these times or days, in order, and a margin for the first and last.
+
+    Plotly would leave out those without a value. An axis of one minute would have that minute at each tick.
+    """
+    first, last = (
+        each if isinstance(each, datetime) else datetime.combine(each, time()) for each in (times[0], times[-1])
+    )
+    shortest = SHORTEST_TIME if isinstance(times[0], datetime) else timedelta(days=1)
+    margin = max((shortest - (last - first)) / 2, (last - first) / 40)
+    return first - margin, last + margin
+
+
 def _bound(bound: Bound, *, is_flat: bool = False) -> Mapping[str, object]:
     """Return a line across the chart: horizontal, or vertical if the values are on the horizontal axis.
 
@@ -399,8 +421,11 @@ def _bound(bound: Bound, *, is_flat: bool = False) -> Mapping[str, object]:
 
 
 def _place(x: X) -> str | float:
-    """Return a place on the x axis. A time is in UTC; the script moves it to the time zone of the browser."""
-    if isinstance(x, datetime):
+    """Return a place on the x axis. A time is in UTC; the script moves it to the time zone of the browser.
+
+    A time without a zone is a place between days.
+    """
+    if isinstance(x, datetime) and x.tzinfo is not None:
         return x.astimezone(UTC).isoformat()
     return x.isoformat() if isinstance(x, date) else x
 

@@ -83,7 +83,10 @@ def ask(config: DashboardConfig, customer: Mapping[str, object], changes: Mappin
 def _explained(status: int) -> str:
     match status:
         case 401 | 403:
-            return "The prediction API does not accept the token of the dashboard (DASHBOARD_API_TOKEN)."
+            return (
+                "The prediction API does not accept the token of the dashboard. Make one with "
+                "'churn serve add-token dashboard', and set DASHBOARD_API_TOKEN to it."
+            )
         case 429:
             return "The prediction API gets too many requests. Try again in a moment."
         case 503:

@@ -43,6 +43,12 @@ class Field:
         return f"{_PREFIX}{self.column.column}"
 
     @property
+    def unit(self) -> str:
+        """The unit to show beside the label; empty if there is none, or if the label contains it."""
+        unit = self.column.unit or ""
+        return "" if unit.lower() in self.label.lower() else unit
+
+    @property
     def is_changed(self) -> bool:
         """Whether another value than the customer's own was typed."""
         return self.text != self.own

@@ -25,6 +25,7 @@ _SELECT: Final = """
     from challengers
 """
 _ACTIVE: Final = _SELECT + " where kind = %s and ended_at is null"
+_ALL_ACTIVE: Final = _SELECT + " where ended_at is null order by challenger"
 _ROLLED_BACK: Final = """
     where challenger = (select max(challenger) from challengers where kind = 'canary')
       and ended_by in ('rollback', 'failure') and ended_at > now() - make_interval(secs => 3600 * %s)
@@ -84,6 +85,12 @@ def active(connection: psycopg.Connection, kind: Kind) -> Challenger | None:
     """Return the challenger of this kind that is tried now; None if there is none."""
     with connection.cursor(row_factory=class_row(Challenger)) as cursor:
         return cursor.execute(_ACTIVE, (kind,)).fetchone()
+
+
+def all_active(connection: psycopg.Connection) -> list[Challenger]:
+    """Return every challenger that is tried now, at most one of each kind, the older first."""
+    with connection.cursor(row_factory=class_row(Challenger)) as cursor:
+        return cursor.execute(_ALL_ACTIVE).fetchall()
 
 
 def lock_active(connection: psycopg.Connection, kind: Kind) -> Challenger | None:

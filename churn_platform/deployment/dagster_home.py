@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from churn_platform.deployment.variables import DAGSTER_DATABASE_VARIABLE
 from churn_platform.files.artifacts import COMPUTE_LOGS, in_s3, join
 from churn_platform.files.s3 import Access, split
 from churn_platform.settings import PROJECT_ROOT
@@ -16,14 +15,13 @@ RUN_PROCESS = "churn-run"  # the name of the process of a run that was forked, w
 
 # A further lane has a live run and a standby. Without room for them in the queue, metrics and training would wait.
 CONCURRENT_RUNS = re.compile(r"^(  *max_concurrent_runs: )(\d+)", re.MULTILINE)
-STORAGE = f"""
+# The storage itself reads DAGSTER_POSTGRES_URL, because Dagster's `env` knows no file and no Secrets Manager.
+STORAGE = """
 storage:
   custom:
     module: churn_platform.orchestration.instance_storage
     class: PooledPostgresStorage
-    config:
-      postgres_url:
-        env: {DAGSTER_DATABASE_VARIABLE}
+    config: {}
 """
 
 

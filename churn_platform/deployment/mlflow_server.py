@@ -18,7 +18,7 @@ from mlflow.server.handlers import initialize_backend_stores
 from churn_platform.database.connections import pinned_url
 from churn_platform.deployment.variables import MLFLOW_DATABASE_VARIABLE
 from churn_platform.files.s3 import Access
-from churn_platform.settings import load_settings
+from churn_platform.settings import load_secret, load_settings
 
 ARTIFACT_ROOT = "mlflow-artifacts:/"
 """Clients send artifacts to the server and never see where it stores them."""
@@ -30,7 +30,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on: 0.0.0.0 in a container.")] = "127.0.0.1",
 ) -> None:
     """Migrate the tables in the database of MLFLOW_BACKEND_STORE_URI, then serve."""
-    backend = pinned_url(os.environ[MLFLOW_DATABASE_VARIABLE])
+    backend = pinned_url(load_secret(MLFLOW_DATABASE_VARIABLE))
     os.environ.update(
         {
             constants.BACKEND_STORE_URI_ENV_VAR: backend,

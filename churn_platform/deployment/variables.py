@@ -1,4 +1,4 @@
-"""Environment variables that Dagster's and MLflow's servers read and that are not settings of the platform."""
+"""Variables of Dagster's and MLflow's servers that are not settings of the platform. They are read as secrets are."""
 
 DAGSTER_DATABASE_VARIABLE = "DAGSTER_POSTGRES_URL"
 """Connection string of the schema `dagster`; see dagster_home.py."""

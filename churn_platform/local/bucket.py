@@ -46,7 +46,7 @@ def require(root: str, access: Access) -> None:
 
 
 def problem(root: str, access: Access) -> Problem | None:
-    """Return the problem with the bucket, remedy first; None if there is none."""
+    """Return the problem with the bucket and what to do about it; None if there is none."""
     try:
         store(access).check(root)
     except ArtifactStoreError as error:

@@ -154,6 +154,7 @@ def shell_environment(*, local: Path, addresses: Mapping[str, str], embedded: se
         "CHURN_LOCAL": str(local),
         "DAGSTER_HOME": str(local / "dagster"),
         DAGSTER_DATABASE_VARIABLE: in_schema(addresses["postgres"], "dagster"),
+        DAGSTER_DATABASE_VARIABLE + FILE_SUFFIX: "",  # as below
         **{variable: addresses[part] for part, variable in SERVERS.items()},
         # An empty value counts as not set. The shell may name a file with the value of DATABASE_URL, too.
         **({} if "postgres" in embedded else {SERVERS["postgres"] + FILE_SUFFIX: ""}),
@@ -197,6 +198,7 @@ def process_environment(
         **ours,
         STACK_MARKER: str(local),
         MLFLOW_DATABASE_VARIABLE: in_schema(addresses["postgres"], "mlflow"),
+        MLFLOW_DATABASE_VARIABLE + FILE_SUFFIX: "",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONUNBUFFERED": "1",  # so that no buffer delays log lines
         "PYTHONUTF8": "1",  # so that files, logs and output are UTF-8 in every locale

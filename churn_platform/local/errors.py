@@ -14,12 +14,7 @@ class StackError(PlatformError):
             remedy: what to do about it.
             details: further help, such as the last lines of a log; may span lines.
         """
-        super().__init__(problem, remedy=remedy)
-        self.details = details
-
-    def __str__(self) -> str:
-        """Return the remedy, the problem and the details, in this order."""
-        return "\n".join(filter(None, (self.remedy, self.problem, self.details)))
+        super().__init__(problem, remedy=remedy, details=details)
 
 
 class PortTakenError(StackError):

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from churn_platform.observability import metrics
-from churn_platform.observability.rules import RATE_WINDOW, of_all_workers
+from churn_platform.observability.rules import (
+    API_MAX_ERRORS,
+    RATE_WINDOW,
+    api_error_share,
+    api_percentile,
+    api_rate,
+    of_all_workers,
+)
 
 Kind: TypeAlias = Literal["timeseries", "stat", "table"]
 
@@ -229,4 +236,56 @@ OPERATIONS: Final = Dashboard(
         Panel(title="Time to read the database", queries=[Query(metrics.READ_SECONDS.name, "{{instance}}")], unit="s"),
     ),
 )
-DASHBOARDS: Final = (STREAM, OPERATIONS)
+_API_JOB: Final = '{job="churn-api"}'
+API: Final = Dashboard(
+    "churn-api",
+    "Churn: prediction API",
+    (
+        _stat("Requests a second", api_rate(metrics.API_REQUESTS), unit="reqps"),
+        _stat("Requests that fail", api_error_share(), unit="percentunit", red_from=API_MAX_ERRORS),
+        _stat("99 % answered within", api_percentile(0.99), unit="s"),
+        _stat("Customers scored a second", api_rate(metrics.API_SCORED, "")),
+        _stat("Version of the model", f"max({metrics.API_MODEL_VERSION.name})"),
+        _stat("Processes with a model", f"sum({metrics.API_MODEL_VERSION.name} > bool 0)"),
+        Panel(
+            title="Requests a second by route",
+            queries=[Query(api_rate(metrics.API_REQUESTS, by="route"), "{{route}}")],
+            unit="reqps",
+        ),
+        Panel(
+            title="Answers a second by status",
+            queries=[Query(api_rate(metrics.API_REQUESTS, by="status"), "{{status}}")],
+            unit="reqps",
+            description="4xx: the request was wrong. 5xx: it could not be answered.",
+        ),
+        Panel(
+            title="Requests that fail",
+            queries=[Query(api_error_share(), "5xx")],
+            unit="percentunit",
+            description="Share of the answers that are 5xx.",
+        ),
+        Panel(
+            title="Time to answer",
+            queries=[Query(api_percentile(share), f"{share * 100:g} %") for share in (0.5, 0.95, 0.99)],
+            unit="s",
+        ),
+        Panel(
+            title="Customers refused a second by field",
+            queries=[Query(api_rate(metrics.API_REFUSED, "", by="field"), "{{field}}")],
+        ),
+        Panel(title="Model", queries=[Query(metrics.API_MODEL_VERSION.name, "{{instance}}")]),
+        Panel(
+            title="Memory of the API",
+            queries=[Query(f"process_resident_memory_bytes{_API_JOB}", "{{instance}}")],
+            unit="bytes",
+            width=12,
+        ),
+        Panel(
+            title="CPU of the API",
+            queries=[Query(f"rate(process_cpu_seconds_total{_API_JOB}[{RATE_WINDOW}])", "{{instance}}")],
+            unit="percentunit",
+            width=12,
+        ),
+    ),
+)
+DASHBOARDS: Final = (STREAM, OPERATIONS, API)

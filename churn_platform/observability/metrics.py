@@ -1,4 +1,4 @@
-"""The metrics of the worker, each defined once: name, kind, labels and meaning.
+"""The metrics of the worker and of the prediction API, each defined once: name, kind, labels and meaning.
 
 The endpoint, the reference page, the alert rules and the Grafana dashboards use these definitions. Names follow
 Prometheus' conventions: base units, and _total for counters.
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["gauge", "counter", "histogram"]
-Source: TypeAlias = Literal["worker", "database"]
+Source: TypeAlias = Literal["worker", "database", "api"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Metric:
         kind: gauge, counter or histogram.
         meaning: a sentence.
         labels: names of its labels.
-        source: "worker" if each worker reports its own state; "database" if all workers report the same.
+        source: "worker" if each worker reports its own state; "database" if all workers report the same; "api" if each
+            process of the prediction API reports its own.
     """
 
     name: str
@@ -165,6 +166,28 @@ CONDITIONS_EVALUATED: Final = Metric(
     "When a worker last evaluated the operator conditions, in seconds since 1970. Absent before the first time.",
 )
 
+API_REQUESTS: Final = Metric(
+    "churn_api_requests_total",
+    "counter",
+    "Requests, by method, route and HTTP status.",
+    ("method", "route", "status"),
+    "api",
+)
+API_SECONDS: Final = Metric(
+    "churn_api_request_seconds", "histogram", "Time from the request to the end of its answer.", ("route",), "api"
+)
+API_SCORED: Final = Metric("churn_api_scored_customers_total", "counter", "Customers who were scored.", (), "api")
+API_REFUSED: Final = Metric(
+    "churn_api_refused_customers_total",
+    "counter",
+    "Customers who could not be scored, by the field that was wrong; message if it was none.",
+    ("field",),
+    "api",
+)
+API_MODEL_VERSION: Final = Metric(
+    "churn_api_model_version", "gauge", "Version of the model that scores; 0 before the first.", (), "api"
+)
+
 METRICS: Final = (
     *(UP, DUTY_UP, DUTY_ACTIVE, READ_SECONDS),
     *(EVENTS, DEAD_LETTERS, COMMITS, COMMIT_LATENCY, END_TO_END_LATENCY),
@@ -172,3 +195,5 @@ METRICS: Final = (
     *(MODEL_VERSION, MODEL_AGE, DRIFT, LIVE_AUC, EXPECTED_AUC, LABELLED),
     *(RUNS, FAILED_RUNS, HEARTBEAT_AGE, HOURS, DATABASE_BYTES, OUTBOX, CONDITION, CONDITIONS_EVALUATED),
 )
+"""Of the worker."""
+API_METRICS: Final = (API_REQUESTS, API_SECONDS, API_SCORED, API_REFUSED, API_MODEL_VERSION)

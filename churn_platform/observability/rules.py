@@ -2,7 +2,8 @@
 
 Each operator condition has an alert, which follows the condition as the worker evaluates it: with the bounds of the
 settings, and with the same pause before it ends. So a message of the worker and an alert of Prometheus always agree.
-The other alerts are about the worker itself, which cannot report its own absence.
+The other alerts are about the worker itself, which cannot report its own absence, and about the prediction API, which
+the worker does not see.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from churn_platform.observability.metrics import Metric
 
 RATE_WINDOW: Final = "5m"
 """Of rates and percentiles: twenty scrapes at 15 s each, and thirty runs of the duty that adds up latencies."""
+API_ROUTES: Final = 'route=~"/v1/.*"'
+"""What programs ask for. The others are of Prometheus and of health checks: many, and always answered."""
+API_MAX_ERRORS: Final = 0.05
+"""Share of the requests with an answer of 5xx from which an alert fires. A restart of PostgreSQL stays below it."""
 STALE_SECONDS: Final = 60
 """Operator conditions are evaluated every 10 s, and Kafka may take two time-outs of 5 s."""
 
@@ -60,6 +65,30 @@ def _percentile(share: float, metric: Metric) -> str:
     return f"histogram_quantile({share}, {_rate(metric, '_bucket')})"
 
 
+def api_rate(metric: Metric, labels: str = API_ROUTES, *, by: str = "", suffix: str = "") -> str:
+    """Return how much a counter of the API grows a second, summed over its processes.
+
+    Args:
+        metric: a counter, or a histogram with the suffix of one of its series.
+        labels: of the series that count, as in a selector of PromQL.
+        by: label of the results; empty for one result.
+        suffix: of the series.
+    """
+    grouped = f"sum by ({by})" if by else "sum"
+    return f"{grouped} (rate({metric.name}{suffix}{{{labels}}}[{RATE_WINDOW}]))"
+
+
+def api_percentile(share: float) -> str:
+    """Return the seconds within which this share of the API's answers is complete."""
+    return f"histogram_quantile({share}, {api_rate(metrics.API_SECONDS, by='le', suffix='_bucket')})"
+
+
+def api_error_share() -> str:
+    """Return the share of the API's answers that are 5xx, 0..1. Not a number without requests."""
+    errors = api_rate(metrics.API_REQUESTS, f'{API_ROUTES},status=~"5.."')
+    return f"({errors} or vector(0)) / {api_rate(metrics.API_REQUESTS)}"
+
+
 def alert_of(condition: Condition) -> Alert:
     """Return the alert of an operator condition."""
     series = f'{metrics.CONDITION.name}{{condition="{condition.name}"}}'
@@ -81,6 +110,9 @@ RECORDINGS: Final = (
         for name, metric in (("end_to_end", metrics.END_TO_END_LATENCY), ("commit", metrics.COMMIT_LATENCY))
         for share in (0.5, 0.99)
     ),
+    Recording("churn:api_requests:rate5m", api_rate(metrics.API_REQUESTS)),
+    Recording("churn:api_errors:share5m", api_error_share()),
+    *(Recording(f"churn:api_request_seconds:p{share * 100:.0f}_5m", api_percentile(share)) for share in (0.5, 0.99)),
 )
 WORKER_ALERTS: Final = (
     Alert(
@@ -117,7 +149,27 @@ WORKER_ALERTS: Final = (
         description="The worker's log names the error of the duty 'operator conditions'.",
     ),
 )
-ALERTS: Final = (*map(alert_of, CONDITIONS), *WORKER_ALERTS)
+API_ALERTS: Final = (
+    Alert(
+        name="ChurnApiErrors",
+        expression=f"{api_error_share()} > {API_MAX_ERRORS}",
+        lasts="2m",
+        severity="critical",
+        summary=f"More than {API_MAX_ERRORS:.0%} of the requests to the prediction API fail.",
+        description="'churn status' shows whether the API and PostgreSQL run, and 'churn logs api' the errors. 503 "
+        "means that there is no champion, that the database does not answer, or that too many customers wait.",
+    ),
+    Alert(
+        name="ChurnApiWithoutModel",
+        expression=f"min without (instance) ({metrics.API_MODEL_VERSION.name}) == 0",
+        lasts="1m",
+        severity="critical",
+        summary="A process of the prediction API has no champion, so it answers every request for a score with 503.",
+        description="Train one ('churn model train'), or promote one ('churn model promote'). If 'churn model list' "
+        "shows a champion, 'churn logs api' tells why its bundle could not be loaded.",
+    ),
+)
+ALERTS: Final = (*map(alert_of, CONDITIONS), *WORKER_ALERTS, *API_ALERTS)
 
 
 def rules_file() -> dict[str, object]:

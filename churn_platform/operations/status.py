@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 
 from churn_platform.database import (
     advisory_locks,
+    challengers,
     dead_letter_events,
     model_versions,
     recovered_predictions,
@@ -71,6 +72,25 @@ class LaneStatus:
     latest_batch: LatestBatch | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A model version that is tried on the stream now.
+
+    Attributes:
+        kind: shadow or canary.
+        model_version: that is tried.
+        share: of the customers, 0..1.
+        started_at: when it was started.
+        events: that it has scored, as far as the worker has followed the stream.
+    """
+
+    kind: challengers.Kind
+    model_version: int
+    share: float
+    started_at: datetime
+    events: int
+
+
 @dataclass(kw_only=True)
 class StreamStatus:
     """The status, as far as the servers answer. Unknown values are None or empty, and `problems` gives the reason.
@@ -92,6 +112,7 @@ class StreamStatus:
     events_per_second: float | None = None
     dead_letters: DeadLetterCounts | None = None
     model_version: int | None = None
+    trials: list[Trial] = field(default_factory=list)
     paused_since: datetime | None = None
     summaries_as_of: datetime | None = None
     problems: list[str] = field(default_factory=list)
@@ -132,6 +153,7 @@ class StreamStatus:
         plain = {**asdict(self), "waiting": self.waiting, "unpublished": self.unpublished, "held": self.held}
         plain["held_since"] = _iso(self.held_since)
         plain["partitions"] = [{**asdict(each), "held_since": _iso(each.held_since)} for each in self.partitions]
+        plain["trials"] = [{**asdict(each), "started_at": _iso(each.started_at)} for each in self.trials]
         plain["paused_since"] = _iso(self.paused_since)
         plain["summaries_as_of"] = _iso(self.summaries_as_of)
         plain["latest_batch"] = _batch_dict(self.latest_batch)
@@ -211,6 +233,16 @@ def _collect_ledger_status(
     status.model_version = None if champion is None else champion.version
     if champion is None:
         status.problems.append("No champion model yet: materialize champion_model. Until then nothing is scored.")
+    status.trials = [
+        Trial(
+            kind=each.kind,
+            model_version=each.model_version,
+            share=each.share,
+            started_at=each.started_at,
+            events=each.events,
+        )
+        for each in challengers.all_active(connection)
+    ]
     status.paused_since = stream_pauses.paused_since(connection, topic)
     status.summaries_as_of = summary_state.as_of(connection)
     positions: dict[str, dict[int, Position]] = {}

@@ -17,6 +17,8 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.event import listen
 
 from churn_platform.database.connections import pinned_url
+from churn_platform.deployment.variables import DAGSTER_DATABASE_VARIABLE
+from churn_platform.settings import load_secret
 
 POOL_SIZE: Final = 3
 # Enough for every thread to have a connection, as it has with Dagster's own storage.
@@ -69,8 +71,16 @@ class PooledPostgresStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        """Return the storage that a `dagster.yaml` describes. It has the options of Dagster's own storage."""
-        return cls(pg_url_from_config(config_value), config_value.get("should_autocreate_tables", True), inst_data)
+        """Return the storage that a `dagster.yaml` describes. It has the options of Dagster's own storage.
+
+        Without an address there, it is that of DAGSTER_POSTGRES_URL, which is read as secret settings are.
+
+        Raises:
+            SettingsError: neither names an address, or it cannot be read.
+        """
+        is_described = bool({"postgres_url", "postgres_db"} & set(config_value))
+        url = pg_url_from_config(config_value) if is_described else load_secret(DAGSTER_DATABASE_VARIABLE)
+        return cls(url, config_value.get("should_autocreate_tables", True), inst_data)
 
 
 @cache

@@ -1,10 +1,11 @@
 """The steps of the demonstration: data preparation and training in Dagster, events through Kafka, then monitoring."""
 
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import psycopg
@@ -21,7 +22,7 @@ from churn_platform.database import (
 from churn_platform.database.connections import connect
 from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.environments import created_topics
-from churn_platform.kafka import clients, topics
+from churn_platform.kafka import clients, sending, topics
 from churn_platform.kafka.reading import read_all
 from churn_platform.monitoring import pruning
 from churn_platform.operations import outcome_sender
@@ -29,7 +30,7 @@ from churn_platform.positions.backlog import load_backlog
 from churn_platform.schema.current import customers_of
 from churn_platform.schema.reader import load_customers
 from churn_platform.settings import Settings
-from churn_platform.simulation import figures, producer
+from churn_platform.simulation import figures, history, producer
 from churn_platform.simulation.exceptions import DemoError
 from churn_platform.simulation.figures import Totals
 from churn_platform.simulation.jobs import JobRunner
@@ -43,11 +44,19 @@ Step = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The events to produce: how many a second, for how many seconds, with which faults among them."""
+    """The events to produce: how many a second, for how many seconds, with which faults among them.
+
+    Attributes:
+        rate: events a second.
+        seconds: how long.
+        mix: shares of faults.
+        history: events of the two weeks before, which are sent at once if the stream has no events yet.
+    """
 
     rate: float
     seconds: float
     mix: producer.Mix
+    history: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +209,7 @@ class Demo:
                 "the first event to be read",
             )
             first_event_seconds = time.monotonic() - began
+        past = self._send_history(connection, rows) if not before.totals.events else 0
         with self._step(f"Producing {plan.rate:,.0f} events a second for {plan.seconds:,.0f} s"):
             since = time.time()
             produced = producer.produce(
@@ -212,11 +222,29 @@ class Demo:
                 progress=self._progress,
             )
         return _Sent(
-            events=first.sent + produced.sent,
+            events=first.sent + past + produced.sent,
             mixed_in=produced.kinds,
             first_event_seconds=first_event_seconds,
             since=since,
         )
+
+    def _send_history(self, connection: psycopg.Connection, rows: Sequence[producer.Row]) -> int:
+        """Send events of the last two weeks, wait until they are read, and return their number.
+
+        The events that follow would else wait behind them, and their latency would not be that of the stream.
+        """
+        config, count = self._config, self._plan.history
+        with self._step(f"Sending {count:,} events of the last {history.DAYS} days"):
+            past = history.events(
+                rows,
+                config.schema,
+                now=datetime.now(UTC),
+                count=count,
+                chance=random.Random(),  # noqa: S311  a choice of samples, no secret
+            )
+            sent = sending.send(config.kafka.client, config.events_topic, past, progress=self._progress)
+            _wait(lambda: self._backlog(connection) == 0, self._limits.settle, "the events to be read")
+        return sent
 
     def _monitor(self, connection: psycopg.Connection) -> tuple[int, int]:
         """Send outcomes and run the monitoring jobs; return how many outcomes were sent and read."""
@@ -238,19 +266,25 @@ class Demo:
             return sent, stored_outcomes.count(connection) - before
 
     def _run_monitoring_jobs(self, connection: psycopg.Connection) -> None:
-        """Read the outcomes, and compute drift and live performance now. The sensor would do it later."""
+        """Read the outcomes, and compute the drift of the last day and live performance. The sensor would do it later.
+
+        It does so for the days before, whose hours would take longer than everything else here.
+        """
         now = datetime.now(UTC)
+        yesterday = now - timedelta(days=1)
         since = pruning.complete_since(
             now, archive_days=self._settings.lifecycle.archive_days, batch_seconds=self._config.batch_seconds
         )
-        hours = monitoring_results.due_hours(connection, at_most_every=0, since=since)
+        due_hours = monitoring_results.due_hours(connection, at_most_every=0, since=since)
+        hours = [hour for hour in due_hours if hour >= yesterday]
         runs = [("outcomes_job", self._jobs.launch("outcomes_job"))]
         if hours:
             job = "hourly_monitoring_job"
             runs.append((job, self._jobs.launch(job, hours=(hours[0], hours[-1]))))
         for job, run_id in runs:
             self._wait_for_run(job, run_id)
-        days = sorted({*monitoring_results.due_days(connection, at_most_every=0, since=since), now.date()})
+        due_days = monitoring_results.due_days(connection, at_most_every=0, since=since)
+        days = sorted({now.date(), *(day for day in due_days if day >= yesterday.date())})
         job = "daily_monitoring_job"
         self._wait_for_run(job, self._jobs.launch(job, days=(days[0], days[-1])))
 

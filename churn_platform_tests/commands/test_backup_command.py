@@ -51,7 +51,9 @@ def test_a_backup_is_written_restored_and_recovered(
         alert_outbox.add(connection, kind="operator", reference="waits", payload={}, targets=["team"])
     backup = str(place / "backup")
 
-    assert "churn restore" in run("backup", backup)
+    written = run("backup", backup)
+    assert "churn restore" in written
+    assert "MLflow's files are not in it" in written
     assert "is not empty" in run("backup", backup, code=ExitCode.FAILED)
     assert "Not a directory" in run("backup", str(bundle / "backup"), code=ExitCode.FAILED)
     with psycopg.connect(platform, autocommit=True) as connection:

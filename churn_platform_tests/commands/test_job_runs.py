@@ -26,14 +26,14 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("nobody")
 @pytest.mark.parametrize("words", [["data", "prepare"], ["model", "train", "--json"], ["logs", "--run", "1f2e"]])
-def test_without_dagster_the_remedy_comes_first(words: list[str]) -> None:
+def test_without_dagster_the_error_names_its_address_and_what_to_do(words: list[str]) -> None:
     outcome = runner.invoke(app, words)
 
     assert outcome.exit_code == ExitCode.FAILED, outcome.output
     assert outcome.stdout == ""
-    remedy, problem = outcome.stderr.splitlines()
-    assert remedy == "Start it with 'churn up', or set DAGSTER_URL to the address of yours."
+    problem, remedy = outcome.stderr.splitlines()
     assert problem.startswith(f"Dagster's web server at {NOBODY} does not answer")
+    assert remedy == "Start it with 'churn up', or set DAGSTER_URL to the address of yours."
 
 
 def test_a_part_and_a_run_cannot_be_combined() -> None:

@@ -43,7 +43,7 @@ def test_it_creates_tables_logins_topics_and_dagsters_home(logins: dict[str, str
     )
     server = json.loads((home / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     assert (server["host"], server["port"]) == ("code", 4000)
-    assert "env: DAGSTER_POSTGRES_URL" in (home / "dagster.yaml").read_text()
+    assert "PooledPostgresStorage" in (home / "dagster.yaml").read_text()
     assert not [url for url in logins.values() if url.split(":")[2].split("@")[0] in output]
 
 

@@ -4,13 +4,16 @@ import psycopg
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
+from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.dashboard.formats import NOTHING
 from churn_platform.dashboard.pages.now import Comparison, compare_days
 from churn_platform.database import stream_lag
 from churn_platform.database.pages.now import Day
+from churn_platform.database.stream_minutes import LATENCY_BOUNDS_MS
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.dashboard.seeding import predictions, summarize
-from churn_platform_tests.dashboard.site import Site
+from churn_platform_tests.dashboard.site import Site, serving
+from churn_platform_tests.dashboard.summaries import as_viewer
 from churn_platform_tests.worker.ledger import FollowedLedger
 
 
@@ -41,7 +44,32 @@ def test_the_retention_team_sees_predictions_of_the_contact_arm_only(
     page = site.page("/now")
     assert (int(page.figure("Predictions today")), int(page.figure("High-risk predictions today"))) == sums
     assert 0 < sums[0] < 100
-    assert "without the control group" in page.text
+    assert "leave out the control group" in page.text
+
+
+def test_events_that_were_sent_late_are_counted_beside_the_latency(site: Site, connection: psycopg.Connection) -> None:
+    counts = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+    counts[4], counts[-1] = 100, 1_234
+    connection.execute(
+        "insert into stream_minutes (minute, predictions, dead_letters, latency_counts) "
+        "values (date_trunc('minute', now()) - interval '2 minutes', 1_334, 0, %s)",
+        (counts,),
+    )
+
+    page = site.page("/now")
+
+    assert page.figure("Latency") == "40 ms"
+    assert "without 1,234 events older than an hour" in page.text
+
+
+@pytest.mark.parametrize("path", ["/now", "/customers", "/segments", "/trends"])
+def test_a_page_tells_whom_it_leaves_out_and_why(config: DashboardConfig, path: str) -> None:
+    with serving(config) as site:
+        text = site.page(path).text
+        assert "leave out the control group" in text
+        assert "DASHBOARD_USERS" in text
+    with as_viewer(config) as viewer:
+        assert "control group" not in viewer.page(path).text
 
 
 def test_marks_a_difference_of_days_that_chance_does_not_explain() -> None:

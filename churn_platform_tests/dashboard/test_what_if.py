@@ -192,7 +192,7 @@ def test_the_dashboard_has_a_token_where_the_api_needs_one(
     tokens.write_tokens(file, {"dashboard": entry})
     with serving_api(replace(api_config, tokens_file=file)) as api:
         with serving(replace(config, api_url=api.url)) as site:
-            assert "does not accept the token" in site.send(page, page=page, **{"value-age": "70"}).text
+            assert "churn serve add-token dashboard" in site.send(page, page=page, **{"value-age": "70"}).text
         with serving(replace(config, api_url=api.url, api_token=token)) as site:
             assert "Risk with the changes" in site.send(page, page=page, **{"value-age": "70"}).text
 
@@ -211,13 +211,14 @@ def test_fields_follow_from_any_schema() -> None:
             transforms=("one_hot",),
         ),
         Column(name="Region", kind="category", categories=("N", "S"), segment=True),
-        Column(name="Visits", kind="whole", missing="median", transforms=("value",)),
+        Column(name="Visits", kind="whole", missing="median", transforms=("value",), unit="visits"),
     )
     schema = CustomerSchema(name="gym", id="Id", target="Left", columns=columns)
     values = {"since": date(2020, 5, 1), "plan": "Z", "region": "N", "visits": None}
 
     since, plan, visits = fields_of(schema, values, {"value-visits": "3"})
 
+    assert [(each.label, each.unit) for each in (since, plan, visits)] == [("Since", ""), ("Plan", ""), ("Visits", "")]
     assert (since.own, since.choices, since.value) == ("2020-05-01", [], "2020-05-01")
     assert [value for value, _ in plan.choices] == ["A", "B", "Z", "other", ""]
     assert (visits.own, visits.is_changed, visits.value) == ("", True, 3)

@@ -97,7 +97,7 @@ def test_a_certificate_of_another_authority_is_refused_with_what_to_check(
     outcome = CliRunner(env={"COLUMNS": "400"}).invoke(app, words)
 
     assert outcome.exit_code == ExitCode.FAILED, outcome.output
-    assert outcome.stderr.startswith("Check sslmode and sslrootcert in DATABASE_URL")
+    assert "\nCheck sslmode and sslrootcert in DATABASE_URL" in outcome.stderr
     assert "certificate verify failed" in outcome.stderr
     assert str(conninfo_to_dict(platform)["password"]) not in outcome.output
 
@@ -111,5 +111,5 @@ def test_a_server_without_tls_is_refused_if_tls_is_required(platform: str, monke
     outcome = CliRunner(env={"COLUMNS": "400"}).invoke(app, ["stream", "pause"])
 
     assert outcome.exit_code == ExitCode.FAILED
-    assert outcome.stderr.startswith("Check sslmode and sslrootcert in DATABASE_URL")
+    assert "\nCheck sslmode and sslrootcert in DATABASE_URL" in outcome.stderr
     assert "does not support SSL" in outcome.stderr

@@ -16,7 +16,7 @@ from typer.cli import get_docs_for_click
 
 from churn_platform.alerts.conditions import CONDITIONS
 from churn_platform.observability.grafana import Dashboard
-from churn_platform.observability.metrics import METRICS, Source
+from churn_platform.observability.metrics import API_METRICS, METRICS, Source
 from churn_platform.observability.rules import ALERTS, rules_file
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -80,9 +80,9 @@ def rules_page() -> str:
 
 
 def metric_table(source: Source) -> str:
-    """The metrics of the worker: its own state, or what it reads from the database."""
+    """The metrics of the worker, its own state or what it reads from the database, or those of the API."""
     rows = ["| Metric | Kind | Labels | Meaning |", "|---|---|---|---|"]
-    for each in METRICS:
+    for each in (*METRICS, *API_METRICS):
         if each.source == source:
             labels = ", ".join(f"`{label}`" for label in each.labels)
             rows.append(f"| `{each.name}` | {each.kind} | {labels} | {_cell(each.meaning)} |")

@@ -43,6 +43,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/reference/operator-conditions.md", "conditions"): condition_table,
     ("docs/reference/metrics.md", "of the worker"): lambda: metric_table("worker"),
     ("docs/reference/metrics.md", "of the database"): lambda: metric_table("database"),
+    ("docs/reference/metrics.md", "of the API"): lambda: metric_table("api"),
     ("docs/reference/metrics.md", "alerts"): alert_table,
     (DATA_PAGE, "bank"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/bank/schema.toml")),
     (DATA_PAGE, "subscribers"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/subscribers/schema.toml")),

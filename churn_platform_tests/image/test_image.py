@@ -118,6 +118,15 @@ def test_preparing_again_changes_nothing(composed: Composed) -> None:
     assert "Topics: exist already" in again.stdout
 
 
+def test_a_backup_is_written_and_is_complete(composed: Composed) -> None:
+    outcome = composed.run("prepare", "churn", "backup", "/tmp/backup")  # noqa: S108  in the container
+    listed = composed.run("prepare", "ls", "/tmp/backup")  # noqa: S108  in the container
+
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert {"database.dump", "manifest.json"} <= set(listed.stdout.split())
+    assert "MLflow's files are not in it" in outcome.stdout
+
+
 def test_another_environment_is_rejected_and_the_first_one_named(composed: Composed) -> None:
     other = composed.run("prepare", CHURN_ENVIRONMENT_NAME="somewhere else")
 

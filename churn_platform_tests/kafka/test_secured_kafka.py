@@ -266,7 +266,7 @@ def test_a_refusal_names_brokers_user_cause_and_setting_and_never_the_password(
         for word in (settings().bootstrap_servers, *refusal.words):
             assert word in said
         assert not [password for password in (*PASSWORDS.values(), "wrong-s3cret") if password in said]
-    *progress, remedy, problem = produced.strip().splitlines()
+    *progress, problem, remedy = produced.strip().splitlines()
     assert "KAFKA_" in remedy
     assert settings().bootstrap_servers in problem
     assert progress in ([], ["Events"]), "no output other than the progress"

@@ -5,11 +5,11 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 import psycopg
@@ -28,6 +28,7 @@ from churn_platform.observability.endpoint import WorkerCollector
 from churn_platform.observability.grafana import DASHBOARDS
 from churn_platform.observability.reading import DatabaseReader, TimelyReader
 from churn_platform.observability.rules import ALERTS, RECORDINGS, rules_file
+from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import PROJECT_ROOT, Settings
 from churn_platform.worker.duty import Duty
 from churn_platform.worker.loop import Worker
@@ -41,6 +42,8 @@ from churn_platform_tests.alerts.dagster_runs import (
     succeed,
 )
 from churn_platform_tests.alerts.receivers import HttpReceiver
+from churn_platform_tests.api.conftest import config_of
+from churn_platform_tests.api.running import Api, serving
 from churn_platform_tests.observability.servers import Prometheus, alertmanager, free_port, prometheus, wait_for_rows
 from churn_platform_tests.outages import away
 from churn_platform_tests.stream.streams import Stream, event
@@ -232,6 +235,40 @@ def try_canary(connection: psycopg.Connection, *, ended_by: challengers.EndedBy)
     challengers.end(connection, canary, by=ended_by, reason="A test.")
 
 
+@dataclass
+class Clients:
+    """A program that asks the API for a prediction again and again, until the block ends.
+
+    Attributes:
+        api: that it asks.
+        request: an event, or several.
+        pause: seconds between two requests.
+    """
+
+    api: Api
+    request: Mapping[str, object]
+    pause: float = 0.5
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        while not self._ended.wait(self.pause):
+            self.api.post("/v1/predictions", self.request)
+
+
+def address(url: str) -> str:
+    """Return host and port of a URL."""
+    return url.removeprefix("http://")
+
+
 def disk_of(folder: Path) -> Path:
     """Return a folder on the disk that the test fills: in memory if there is room, else that of this folder."""
     has_room = MEMORY_DISK.exists() and shutil.disk_usage(MEMORY_DISK).free > 4 * GIGABYTE
@@ -252,6 +289,7 @@ def test_every_alert_reaches_the_webhook_when_its_condition_begins_and_when_it_e
     tmp_path: Path,
     prometheus_program: str,
     alertmanager_program: str,
+    bank_schema: CustomerSchema,
 ) -> None:
     connection = stream.connection
     name = str(conninfo_to_dict(stream.config.dsn)["dbname"])
@@ -263,6 +301,10 @@ def test_every_alert_reaches_the_webhook_when_its_condition_begins_and_when_it_e
         webhook = Webhook(receiver)
         owner = running.enter_context(psycopg.connect(make_conninfo(stack.owner_dsn, dbname=name), autocommit=True))
         worker = running.enter_context(platform.worker())
+        # The API starts before there is a champion.
+        connection.execute("update model_versions set promoted_at = null")
+        api = running.enter_context(serving(config_of(stack, stream.config.dsn, bank_schema)))
+        clients = running.enter_context(Clients(api, event(1)))
         for folder in ("prometheus", "alertmanager"):
             (tmp_path / folder).mkdir()
         manager = running.enter_context(
@@ -277,10 +319,19 @@ def test_every_alert_reaches_the_webhook_when_its_condition_begins_and_when_it_e
                 prometheus_program,
                 tmp_path / "prometheus",
                 rules=quick_rules(),
-                targets={"churn-worker": f"127.0.0.1:{platform.metrics_port}"},
+                targets={
+                    "churn-worker": f"127.0.0.1:{platform.metrics_port}",
+                    "churn-api": address(api.url),
+                },
                 alertmanager=manager,
             )
         )
+
+        webhook.wait_for("firing", "ChurnApiErrors", "ChurnApiWithoutModel")
+        model_versions.promote(connection, 1)
+        clients.pause = 0.005
+        webhook.wait_for("resolved", "ChurnApiErrors", "ChurnApiWithoutModel")
+        clients.pause = 0.5
 
         # Nothing listens at the address of Kafka yet. The others begin now.
         stream.send([event(number) for number in range(100)] + [b"bad"] * 20)
@@ -367,7 +418,12 @@ def _queries() -> list[tuple[str, str]]:
 
 
 def test_every_query_of_the_dashboards_returns_rows(
-    stream: Stream, instance: dg.DagsterInstance, tmp_path: Path, prometheus_program: str
+    stream: Stream,
+    stack: Stack,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    prometheus_program: str,
+    bank_schema: CustomerSchema,
 ) -> None:
     _fill(stream, instance)
     port = free_port()
@@ -375,13 +431,15 @@ def test_every_query_of_the_dashboards_returns_rows(
     stream.send([event(1), b"bad"])
     with ExitStack() as running:
         running.enter_context(platform.worker())
+        api = running.enter_context(serving(config_of(stack, stream.config.dsn, bank_schema)))
+        running.enter_context(Clients(api, {"customers": [event(1), event(2, Age="old")]}))
         (tmp_path / "prometheus").mkdir()
         server: Prometheus = running.enter_context(
             prometheus(
                 prometheus_program,
                 tmp_path / "prometheus",
                 rules=quick_rules(),
-                targets={"churn-worker": f"127.0.0.1:{port}"},
+                targets={"churn-worker": f"127.0.0.1:{port}", "churn-api": address(api.url)},
             )
         )
         # A run that lives, so that there is an open batch: a rate needs two samples with events.
@@ -397,4 +455,4 @@ def test_every_query_of_the_dashboards_returns_rows(
             except AssertionError:
                 missing.append((title, expression))
         assert missing == []
-        assert server.targets() == {"churn-worker": "up"}
+        assert server.targets() == {"churn-worker": "up", "churn-api": "up"}

@@ -8,13 +8,21 @@ import pytest
 import yaml
 
 from churn_platform.alerts.conditions import CONDITIONS
-from churn_platform.observability.metrics import CONDITIONS_EVALUATED, DUTY_UP, METRICS, UP
+from churn_platform.observability.metrics import (
+    API_METRICS,
+    API_MODEL_VERSION,
+    API_REQUESTS,
+    CONDITIONS_EVALUATED,
+    DUTY_UP,
+    METRICS,
+    UP,
+)
 from churn_platform.observability.rules import ALERTS, RECORDINGS, Alert, alert_of, rules_file
 from churn_platform.settings import PROJECT_ROOT
 
 DEPLOY = PROJECT_ROOT / "deploy" / "prometheus"
 
-# Two workers report the same.
+# Two workers report the same, and two processes of the API share the requests.
 INSTANCES = ("one:9464", "two:9464")
 
 
@@ -37,6 +45,20 @@ def phases(well: str, ill: str) -> str:
 def case_of(alert: Alert) -> tuple[list[dict[str, str]], dict[str, str]]:
     """Return the series of which an alert is about, and the labels that it has."""
     match alert.name:
+        case "ChurnApiErrors":
+            # a seventh of the requests fails for five minutes; all the time a health check does, which does not count
+            route = 'method="POST",route="/v1/predictions",'
+            return [
+                *series(f'{API_REQUESTS.name}{{{route}status="200",', "0+60x50"),
+                *series(f'{API_REQUESTS.name}{{{route}status="503",', "0x8 10+10x19 200x20"),
+                *series(f'{API_REQUESTS.name}{{method="GET",route="/readyz",status="503",', "0+60x50"),
+            ], {}
+        case "ChurnApiWithoutModel":
+            # one of two processes has none
+            return [
+                {"series": f'{API_MODEL_VERSION.name}{{instance="one:8080"}}', "values": "3x50"},
+                {"series": f'{API_MODEL_VERSION.name}{{instance="two:8080"}}', "values": phases("3", "0")},
+            ], {}
         case "ChurnWorkerAbsent":
             return series(f"{UP.name}{{", "1x8 stale _x18 1x20"), {}
         case "ChurnDatabaseUnreadable":
@@ -104,6 +126,6 @@ def test_every_condition_has_an_alert_and_names_differ() -> None:
 
 
 def test_rules_use_metrics_that_exist() -> None:
-    names = {each.name for each in METRICS}
+    names = {each.name for each in (*METRICS, *API_METRICS)}
     expressions = [each.expression for each in ALERTS] + [each.expression for each in RECORDINGS]
     assert [each for each in expressions if not any(name in each for name in names)] == []

@@ -10,8 +10,10 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from rich.console import Console
 
-from churn_platform.database import advisory_locks, stream_pauses, stream_positions
+from churn_platform.commands import stream_status
+from churn_platform.database import advisory_locks, challengers, model_versions, stream_pauses, stream_positions
 from churn_platform.database.dead_letter_events import DeadLetterCounts
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import RangeLostError
@@ -68,6 +70,29 @@ def test_each_lane_has_its_own_batch_and_lag(stream: Stream) -> None:
     assert (found.wanted_lanes, found.live_run, found.problems) == (3, None, [])
     assert isinstance(plain["lanes"], list)
     assert [each["waiting"] for each in plain["lanes"]] == [0, 4, 0]
+
+
+def test_models_that_are_tried_are_reported(stream: Stream) -> None:
+    for version in (2, 3):
+        model_versions.register(stream.connection, version=version, uri="", run_id="", metrics={})
+    challengers.start(stream.connection, "shadow", model_version=2, share=1.0)
+    stopped = challengers.start(stream.connection, "canary", model_version=3, share=0.5)
+    challengers.end(stream.connection, stopped, by="hand", reason="It was stopped.")
+    canary = challengers.start(stream.connection, "canary", model_version=3, share=0.1)
+    challengers.record_followed(stream.connection, canary, events=1_234)
+
+    found = status.collect_status(stream.config)
+    console = Console(record=True, width=160)
+    stream_status.show(console, found)
+    text = console.export_text()
+
+    assert [(each.kind, each.model_version, each.share, each.events) for each in found.trials] == [
+        ("shadow", 2, 1.0, 0),
+        ("canary", 3, 0.1, 1_234),
+    ]
+    assert "version 2 for 1 of the customers, 0 events scored since" in text
+    assert "version 3 for 0.1 of the customers, 1,234 events scored since" in text
+    json.dumps(found.as_dict())
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from churn_platform.local.ports import HOST
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.orchestration.instance_storage import _engine
+from churn_platform.settings import SettingsError
 from churn_platform_tests.waiting import wait_until
 
 QUERIES = 20
@@ -78,6 +79,21 @@ def test_instances_of_a_process_share_pooled_connections(home: Path, observer: p
     later = sessions(observer)
     assert later
     assert later <= pooled  # the one that created the tables may still have been ending at first
+
+
+def test_the_address_may_be_in_a_file(home: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "address").write_text(f"{url}\n")
+    monkeypatch.delenv("DAGSTER_POSTGRES_URL")
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL_FILE", str(home / "address"))
+
+    run_queries(home)
+
+
+def test_a_missing_address_is_reported_with_its_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_POSTGRES_URL")
+
+    with pytest.raises(SettingsError, match="DAGSTER_POSTGRES_URL is not set"):
+        run_queries(home)
 
 
 def test_a_connection_that_postgres_closed_is_replaced(home: Path, observer: psycopg.Connection) -> None:

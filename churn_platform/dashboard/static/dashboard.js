@@ -75,7 +75,8 @@ function inLocalTime(figure) {
   const shapes = (figure.layout.shapes ?? []).map((shape) =>
     (shape.xref === "paper" ? shape : { ...shape, x0: local(shape.x0), x1: local(shape.x1) }));
   const annotations = (figure.layout.annotations ?? []).map((each) => ({ ...each, x: local(each.x) }));
-  return { data, layout: { ...figure.layout, shapes, annotations } };
+  const xaxis = { ...figure.layout.xaxis, range: figure.layout.xaxis.range.map(local) };
+  return { data, layout: { ...figure.layout, xaxis, shapes, annotations } };
 }
 
 // Plotly has 4.7 MB, so it is loaded when the first chart comes into view, and not at all on pages without one.

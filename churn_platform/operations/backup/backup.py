@@ -93,6 +93,11 @@ def back_up(source: Source, target: str, progress: Progress) -> Manifest:
     return complete
 
 
+def has_mlflow_files(found: Manifest) -> bool:
+    """Return whether a backup has MLflow's files. It has those of a server that keeps them in the artifacts root."""
+    return any(file.path.startswith(f"{FILES}/{artifacts.MLFLOW}/") for file in found.files)
+
+
 def _snapshot(connection: psycopg.Connection) -> tuple[str, datetime]:
     """Return the id of the transaction's snapshot, which other sessions may use, and its time."""
     row = connection.execute("select pg_export_snapshot(), now()").fetchone()

@@ -16,7 +16,7 @@ DETAIL_LINES: Final = 10
 
 
 def find(name: str, *, server: int) -> Path:
-    """Return a program that works with a server of this major version: that of the embedded server, or on the PATH.
+    """Return a program that works with a server of this major version: on the PATH, or that of the embedded server.
 
     Raises:
         BackupError: there is none, or only older ones.
@@ -38,7 +38,8 @@ def _candidates(name: str) -> list[Path]:
     except StackError:  # an image leaves the embedded servers out
         embedded = []
     on_path = shutil.which(name)
-    return [path for path in (*embedded, *([Path(on_path)] if on_path else [])) if path.exists()]
+    # Those of the embedded server know no TLS, which a server of the user may require.
+    return [path for path in (*([Path(on_path)] if on_path else []), *embedded) if path.exists()]
 
 
 def _version(program: Path) -> int | None:

@@ -1,6 +1,7 @@
-"""The stack's folder: what `churn up` created there. Other files in it are kept."""
+"""The stack's folder: what the platform's commands created there. Other files in it are kept."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -37,14 +38,27 @@ ENTRIES: Final = {
 class LocalState:
     """The folder CHURN_LOCAL."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, *, accounts: Mapping[Path, str]) -> None:
+        """Determine the folder.
+
+        Args:
+            stack: whose folder it is.
+            accounts: files of tokens and users that the settings name, and what is in them. They are deleted if they
+                are directly in the folder, because the platform that they are for is deleted as well.
+        """
         self._stack = stack
         self._folder = stack.local
+        self._accounts = {path.name: title for path, title in accounts.items() if path.parent == self._folder}
 
     @property
     def word(self) -> str:
         """The folder's name."""
         return self._folder.name
+
+    @property
+    def _titles(self) -> Mapping[str, str]:
+        """What each entry is, by its name. The marker file is last."""
+        return self._accounts | ENTRIES
 
     def collect(self, report: Report) -> Findings:
         """Return what the stack keeps in its folder."""
@@ -56,7 +70,7 @@ class LocalState:
             return Findings(kept=[Kept(str(self._folder), "everything", reason)])
         found = Findings()
         for path in sorted(self._folder.iterdir()):
-            title = "report of a restore" if path.match(REPORTS) else ENTRIES.get(path.name)
+            title = "report of a restore" if path.match(REPORTS) else self._titles.get(path.name)
             if title is not None:
                 found.items.append(Item(str(self._folder), path.name, f"{title}, {size(_bytes(path))}"))
             else:
@@ -84,7 +98,7 @@ class LocalState:
         runtime = runtime_folder(self._folder)
         for path in self._folder.glob(REPORTS):
             _delete(path)
-        for name in ENTRIES:
+        for name in self._titles:
             _delete(self._folder / name)
         _delete(runtime)  # outside the folder if its path is too long for a socket
         if not any(self._folder.iterdir()):

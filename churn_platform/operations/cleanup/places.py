@@ -1,6 +1,6 @@
 """All places where the platform keeps things, according to the settings and the stack's folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Cleanup:
             self._places.append(Files(root))
         if "postgres" in stack.yours:
             self._places.append(Database(stack.owner_dsn, stack.yours["postgres"]))
-        self._places.append(LocalState(stack))
+        self._places.append(LocalState(stack, accounts=_accounts(settings)))
         self._found: list[Findings] = []
 
     @contextmanager
@@ -108,3 +108,9 @@ class Cleanup:
             for place, found in zip(self._places, self._found, strict=True):
                 if found.items:
                     place.delete(report)
+
+
+def _accounts(settings: Settings) -> Mapping[Path, str]:
+    """Return the files of tokens and users that commands write, and what is in them."""
+    files = {settings.api.tokens: "tokens of the prediction API", settings.dashboard.users: "users of the dashboard"}
+    return {file: title for file, title in files.items() if file is not None}

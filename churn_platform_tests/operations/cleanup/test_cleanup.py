@@ -20,6 +20,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner, Result
 
+from churn_platform.api.tokens import write_tokens
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.database import advisory_locks, environments, model_versions
@@ -362,7 +363,7 @@ def test_an_unreachable_s3_is_reported_with_the_remedy(yours: Yours, monkeypatch
 
     output = clean("--dry-run", code=ExitCode.FAILED)
 
-    assert output.startswith("Start the S3 server")
+    assert "\nStart the S3 server" in output
     assert len(yours.topics()) == 2
 
 
@@ -455,7 +456,11 @@ def stack_in(local: Path) -> Stack:
 
 
 @pytest.mark.slow
-def test_the_stacks_folder_and_the_topics_in_its_database_are_deleted(stack: Stack, local: Path) -> None:
+def test_the_stacks_folder_and_the_topics_in_its_database_are_deleted(
+    stack: Stack, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_TOKENS", str(local / "tokens"))
+    forget_settings()
     with stack_in(local) as running:
         assert running.embedded == {"postgres"}
         config = StreamConfig.from_settings(settings().with_servers(postgres=running.addresses["postgres"]))
@@ -466,13 +471,14 @@ def test_the_stacks_folder_and_the_topics_in_its_database_are_deleted(stack: Sta
     (local / "theirs").write_text("x")
     report = local / "rolled-back-20260101T000000Z.json"
     report.write_text("{}")
+    write_tokens(local / "tokens", {})
 
     assert "First: churn down" in output
     assert f"PostgreSQL (process {running_pid(output)})" in output
     found = listed()
-    assert {f"topic {config.events_topic}", "postgres", "artifacts", "ports.json", report.name, MARKER} <= names(
-        found["delete"]
-    )
+    assert {
+        *(f"topic {config.events_topic}", "postgres", "artifacts", "ports.json", "tokens", report.name, MARKER)
+    } <= names(found["delete"])
     assert "theirs" in names(found["keep"])
     assert found["word"] == stack.addresses["kafka"]
 
