@@ -108,6 +108,7 @@ FLOW = (
     "retention",
     "worker",
     "stream",
+    "spark",
     "file_scoring",
     "test_archive",
     "monitoring",
