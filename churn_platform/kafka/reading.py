@@ -1,7 +1,7 @@
 """Reading from Kafka: the consumer's settings, its errors, and exact offset ranges."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -147,7 +147,7 @@ def _require_held(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int
 
 def read_ranges(
     kafka: KafkaConfig, topic: str, ranges: Mapping[int, tuple[int, int]], *, chunk: int
-) -> Iterator[list[Message]]:
+) -> Generator[list[Message], None, None]:
     """Yield exactly the messages of offset ranges [start, end), by Kafka partition, in lists of about `chunk`.
 
     Raises:

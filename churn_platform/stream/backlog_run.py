@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -31,6 +32,8 @@ from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.staged_rows import StagedWritten, write_staged
 from churn_platform.stream.takeover import Takeover, is_closed, take_over
 from churn_platform.stream.warm_up import Connections, warm_up
+
+_NOTHING: Final = StagedWritten(predictions=0, dead_letters=0, duplicates=0, erased=0, hours=[])
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class BacklogRun:
             ends = self._ends(connections, takeover)
             if not ends:
                 return BacklogResult(Ending.IDLE)
-            written = self._score_and_commit(connections, takeover, ends)
+            written = self._commit_backlog(connections, takeover, ends)
             connections.publisher.begin(takeover.topic, {**takeover.positions, **ends})
             connections.publisher.finish(connections.lease.heartbeat, every=self._run.limits.heartbeat_seconds)
             faults.reach(FaultPoint.BEFORE_CLOSING)
@@ -100,12 +103,17 @@ class BacklogRun:
             for partition, count in share(waiting, most=self._engine.backlog_events).items()
         }
 
-    def _score_and_commit(self, connections: Connections, takeover: Takeover, ends: Mapping[int, int]) -> StagedWritten:
+    def _commit_backlog(self, connections: Connections, takeover: Takeover, ends: Mapping[int, int]) -> StagedWritten:
         run, lease, version = self._run, connections.lease, connections.follower.current.version
         source = Source(batch=run.batch, topic=takeover.topic.name, topic_id=takeover.topic.topic_id)
         ranges = {partition: (takeover.positions[partition], end) for partition, end in ends.items()}
         progress = BatchProgress(run.config, takeover.batch, now=self._monotonic(), wall_clock=datetime.now(UTC))
         opening = progress.add(0, now=self._monotonic(), wall_clock=datetime.now(UTC))
+        if not self._has_event(source, ranges):
+            with lease.connection.transaction():
+                erased_customers.hold_off(lease.connection)
+                self._advance(lease.connection, source, takeover, ends, None, _NOTHING, records={}, version=None)
+            return _NOTHING
         run.log(f"Scoring a backlog of {source.topic} into batch {run.batch}: offsets {ranges}.")
         with _heartbeats(lease, every=run.limits.heartbeat_seconds):
             attempt = stage(
@@ -126,6 +134,14 @@ class BacklogRun:
         discard(run.config, attempt)
         return written
 
+    def _has_event(self, source: Source, ranges: Mapping[int, tuple[int, int]]) -> bool:
+        """Return whether the ranges hold more than transaction markers."""
+        reading = read_ranges(self._run.config.kafka, source.topic, ranges, chunk=1)
+        try:
+            return next(reading, None) is not None
+        finally:
+            reading.close()
+
     def _commit(
         self,
         connection: psycopg.Connection,
@@ -139,46 +155,59 @@ class BacklogRun:
         config = self._run.config
         records = self._last_records(connection, source, attempt)
         with connection.transaction():
+            erased_customers.hold_off(connection)
             # Moving millions of rows takes minutes, and finds them by reading the whole stage.
             connection.execute("set local statement_timeout = 0")
             connection.execute("set local enable_seqscan = on")
-            erased_customers.hold_off(connection)
-            erased = erased_customers.load(connection)
             written = write_staged(
                 connection,
                 source,
                 config.schema,
                 attempt,
-                erased,
+                erased_customers.load(connection),
                 kafka=config.kafka,
                 replay=None,
                 high_risk_threshold=config.high_risk_threshold,
             )
-            events = written.events
-            step = ledger.Advance(
-                batch=source.batch,
-                topic_id=source.topic_id,
-                starts=takeover.positions,
-                ends=dict(ends),
-                last_records=records,
-                predictions=written.predictions,
-                dead_letters=written.dead_letters,
-                duplicates=written.duplicates,
-                erased=written.erased,
-                erasures=erased.version,
-                # Offsets of transaction markers alone do not open the batch.
-                opened=opening.opened if events else None,
-                accepts_from=opening.accepts_from if events else None,
-                accepts_until=opening.accepts_until if events else None,
-                model_version=version if events else None,
-                hours=written.hours,
-                schema=config.schema,
-            )
             connection.execute("set local enable_seqscan = off")
-            # write_staged() has written the high-risk predictions, too.
-            ledger.advance(connection, step, rows=None, risky=NO_IDS, threshold=config.high_risk_threshold)
+            self._advance(connection, source, takeover, ends, opening, written, records=records, version=version)
             faults.reach(FaultPoint.BEFORE_DATABASE_COMMIT)
         return written
+
+    def _advance(
+        self,
+        connection: psycopg.Connection,
+        source: Source,
+        takeover: Takeover,
+        ends: Mapping[int, int],
+        opening: Opening | None,
+        written: StagedWritten,
+        *,
+        records: Mapping[int, LastRecord],
+        version: int | None,
+    ) -> None:
+        """Move the positions, and add what was written to the batch. Offsets of markers alone do not open it."""
+        config = self._run.config
+        step = ledger.Advance(
+            batch=source.batch,
+            topic_id=source.topic_id,
+            starts=takeover.positions,
+            ends=dict(ends),
+            last_records=records,
+            predictions=written.predictions,
+            dead_letters=written.dead_letters,
+            duplicates=written.duplicates,
+            erased=written.erased,
+            erasures=erased_customers.load(connection).version,
+            opened=opening.opened if opening else None,
+            accepts_from=opening.accepts_from if opening else None,
+            accepts_until=opening.accepts_until if opening else None,
+            model_version=version,
+            hours=written.hours,
+            schema=config.schema,
+        )
+        # write_staged() has written the high-risk predictions, too.
+        ledger.advance(connection, step, rows=None, risky=NO_IDS, threshold=config.high_risk_threshold)
 
     def _last_records(self, connection: psycopg.Connection, source: Source, attempt: UUID) -> dict[int, LastRecord]:
         """Read the last record of each Kafka partition, which shows later that the log is still the same."""
