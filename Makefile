@@ -116,7 +116,7 @@ spark: .venv-spark/.installed ## Install Spark, with a Java and the jars of its 
 
 .PHONY: test-spark
 test-spark: install spark ## Score replays and a backlog with Spark on two workers, and kill its processes (ARGS="--spark-events 1000000")
-	$(BIN)/python -m pytest -m spark churn_platform_tests/spark $(ARGS)
+	$(BIN)/python -m pytest -m spark churn_platform_tests/spark churn_platform_tests/orchestration/assets/test_spark_runs.py $(ARGS)
 
 .PHONY: bench-spark
 bench-spark: install spark ## Score a backlog with Spark and without it (ARGS="--events 10000000")

@@ -61,11 +61,10 @@ class DriverLog:
 
 
 @contextmanager
-def with_spark(stream: Stream, **changes: str) -> Iterator[DriverLog]:
-    """Let the stream's runs use Spark within the block, as the settings and these changes of its properties say."""
+def with_spark(stream: Stream, **changes: object) -> Iterator[DriverLog]:
+    """Let the stream's runs use Spark within the block, as the settings say, with these changes."""
     log, config = DriverLog(), SparkConfig.from_settings(settings())
-    changed = SparkConfig(**{**vars(config), **changes})
-    stream.engine = spark_engine(stream.config, changed, log.start)
+    stream.engine = spark_engine(stream.config, SparkConfig(**{**vars(config), **changes}), log.start)
     try:
         yield log
     finally:

@@ -44,7 +44,8 @@ WITHOUT_CUSTOMERS = {
     "erased_customers", "erasure_state", "erasures", "live_performance", "log_truncations", "model_evaluations",
     "model_promotions", "model_references", "model_versions", "operator_conditions", "outcome_positions",
     "outcome_reads", "outcome_skips", "prediction_summary", "retention_effect", "retention_keys",
-    "schema_migrations", "shadow_comparisons", "spark_attempts", "spark_tasks", "stream_batches", "stream_lag", "stream_minutes", "stream_pauses",
+    "schema_migrations", "shadow_comparisons", "spark_attempts", "spark_tasks",
+    "stream_batches", "stream_lag", "stream_minutes", "stream_pauses",
     "stream_positions", "stream_ranges", "stream_recoveries", "stream_skips", "stream_topics", "stream_totals",
     "summary_state", "worker_observations", "worker_positions",
 }  # fmt: skip

@@ -1,0 +1,77 @@
+"""Spark itself: its replays and backlogs are those of the stream, whatever dies meanwhile."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from churn_platform.spark.engine import spark_engine
+from churn_platform.stream.external_scoring import ScoringFailedError
+from churn_platform_tests.spark.cluster import Cluster, Killer, running_cluster
+from churn_platform_tests.spark.engines import DriverLog, every_kind, with_spark, written
+from churn_platform_tests.stream.streams import Stream
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(3_600)]
+
+KILLS = 6
+LONGEST_RUNS = 10
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A master with two workers."""
+    with running_cluster(tmp_path_factory.mktemp("spark")) as cluster:
+        yield cluster
+
+
+def test_a_replay_by_spark_writes_what_a_replay_in_this_process_writes(stream: Stream) -> None:
+    stream.send(every_kind(3_000))
+    batch = stream.stream(commit_events=500)
+    stream.materialize(batch.batch)
+    before, counts, published = written(stream), stream.batch(batch.batch), stream.published_ids()
+
+    with with_spark(stream, task_events=400) as log:
+        stream.materialize(batch.batch)
+
+    assert len(log.texts) == 1, log.texts
+    assert written(stream) == before
+    after = stream.batch(batch.batch)
+    assert (after.predictions, after.dead_letters, after.duplicates) == (
+        counts.predictions,
+        counts.dead_letters,
+        counts.duplicates,
+    )
+    assert after.replays == 2
+    assert stream.published_ids() == published
+    assert stream.rows("select * from spark_attempts") == []
+
+
+def test_a_backlog_is_complete_although_executors_drivers_and_the_master_are_killed(
+    stream: Stream, cluster: Cluster, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    count = int(pytestconfig.getoption("--spark-events"))
+    stream.send(every_kind(count))
+    log = DriverLog()
+    stream.engine = spark_engine(stream.config, cluster.config, log.start)
+    key = stream.plan()
+
+    with Killer(cluster, kills=KILLS, seed=count, longest_pause=10) as killer:
+        for _ in range(LONGEST_RUNS):
+            try:
+                stream.materialize(key)
+            except ScoringFailedError:
+                continue
+            break
+    (tmp_path / "drivers.log").write_text("\n".join(log.texts))
+
+    assert set(killer.killed) == {"executor", "driver", "master"}, (killer.killed, log.texts[-1][-2_000:])
+    batch = stream.batch(key)
+    assert batch.closed is not None, log.texts[-1][-4_000:]
+    assert batch.events == count + 10
+    assert stream.waiting() == 0
+    assert stream.published_ids() == stream.table_ids()
+    assert stream.rows("select * from spark_attempts") == []
+    backlog = written(stream)
+    stream.engine = None
+    stream.materialize(key)
+    assert written(stream) == backlog
