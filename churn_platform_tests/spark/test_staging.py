@@ -1,6 +1,7 @@
 """What another engine has staged becomes the rows of a replay or a backlog, all of it or nothing."""
 
 import json
+from dataclasses import replace
 from uuid import uuid4
 
 import psycopg
@@ -16,6 +17,13 @@ from churn_platform.stream.faults import FaultPoint
 from churn_platform_tests.spark.engines import Tasks, every_kind, written
 from churn_platform_tests.stream.streams import Killed, Stream, event
 from churn_platform_tests.waiting import wait_until
+
+
+@pytest.fixture
+def stream(stream: Stream) -> Stream:
+    """A stream with high-risk predictions: about half of the small model's are."""
+    stream.config = replace(stream.config, high_risk_threshold=0.5)
+    return stream
 
 
 def use(stream: Stream, *, failing: int = 0, repeated: bool = False, most: int = 10_000_000) -> Tasks:

@@ -1,6 +1,7 @@
 """Spark itself: its replays and backlogs are those of the stream, whatever dies meanwhile."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ pytestmark = [pytest.mark.spark, pytest.mark.timeout(3_600)]
 
 KILLS = 6
 LONGEST_RUNS = 10
+
+
+@pytest.fixture
+def stream(stream: Stream) -> Stream:
+    """A stream with high-risk predictions: about half of the small model's are."""
+    stream.config = replace(stream.config, high_risk_threshold=0.5)
+    return stream
 
 
 @pytest.fixture(scope="module")
