@@ -102,12 +102,7 @@ def run(work: TaskWork, batches: Iterable[pa.RecordBatch]) -> StagedCounts:
         return StagedCounts(0, 0, 0)
     attempt = work.order.attempt
     place = {"kafka_partition": first.column("partition")[0].as_py(), "first_offset": first.column("offset")[0].as_py()}
-    with connect(
-        work.dsn,
-        application_name=f"churn spark {attempt}",
-        # libpq passes it on; the session ends with it, and with it the transaction.
-        tcp_user_timeout=IDLE_SECONDS * 1000,
-    ) as connection:
+    with connect(work.dsn, application_name=f"churn spark {attempt}") as connection:
         connection.execute("select set_config('idle_in_transaction_session_timeout', %s, false)", (f"{IDLE_SECONDS}s",))
         if not spark_staging.begin_task(connection, attempt, **place):
             return spark_staging.counts_of_task(connection, attempt, **place)

@@ -31,6 +31,7 @@ from churn_platform.stream.result import Ending
 from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.staged_rows import StagedWritten, write_staged
 from churn_platform.stream.takeover import Takeover, is_closed, take_over
+from churn_platform.stream.topic_identity import TopicIdentity
 from churn_platform.stream.warm_up import Connections, warm_up
 
 _NOTHING: Final = StagedWritten(predictions=0, dead_letters=0, duplicates=0, erased=0, hours=[])
@@ -70,6 +71,8 @@ class BacklogRun:
             AttemptGoneError: a customer was erased meanwhile, or staged rows were lost. Nothing was written.
             LedgerConflictError: another run has taken over. Nothing was written.
             RangeLostError: Kafka no longer holds an offset.
+            TopicChangedError: the topic was created again. Nothing was written.
+            EnvironmentConflictError: another environment has taken over. Nothing was written.
             PublishError: Kafka did not accept predictions, which the table has. The next run publishes them.
         """
         with warm_up(self._run, None) as connections:
@@ -129,6 +132,9 @@ class BacklogRun:
             )
             # Retention may have deleted the beginning of a range while the engine read it.
             require_ranges(run.config.kafka, source.topic, ranges)
+        # The engine may have read for a long time.
+        connections.guard.check_again()
+        TopicIdentity(connections.admin, takeover.topic).check()
         written = self._commit(lease.connection, source, takeover, ends, opening, attempt, version)
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)
         discard(run.config, attempt)
