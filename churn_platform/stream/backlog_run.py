@@ -16,6 +16,7 @@ from uuid import UUID
 import psycopg
 
 from churn_platform.database import erased_customers, ledger, spark_staging
+from churn_platform.database.connections import connect
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka import topics
 from churn_platform.kafka.reading import read_ranges, require_ranges
@@ -132,10 +133,11 @@ class BacklogRun:
             )
             # Retention may have deleted the beginning of a range while the engine read it.
             require_ranges(run.config.kafka, source.topic, ranges)
+            records = self._last_records(source, attempt)
         # The engine may have read for a long time.
         connections.guard.check_again()
         TopicIdentity(connections.admin, takeover.topic).check()
-        written = self._commit(lease.connection, source, takeover, ends, opening, attempt, version)
+        written = self._commit(lease.connection, source, takeover, ends, opening, records, attempt, version)
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)
         discard(run.config, attempt)
         return written
@@ -155,15 +157,16 @@ class BacklogRun:
         takeover: Takeover,
         ends: Mapping[int, int],
         opening: Opening,
+        records: Mapping[int, LastRecord],
         attempt: UUID,
         version: int,
     ) -> StagedWritten:
         config = self._run.config
-        records = self._last_records(connection, source, attempt)
         with connection.transaction():
             erased_customers.hold_off(connection)
-            # Moving millions of rows takes minutes, and finds them by reading the whole stage.
+            # Moving millions of rows takes minutes. So does reading events again that have become dead letters.
             connection.execute("set local statement_timeout = 0")
+            connection.execute("set local idle_in_transaction_session_timeout = '10min'")
             connection.execute("set local enable_seqscan = on")
             written = write_staged(
                 connection,
@@ -215,9 +218,10 @@ class BacklogRun:
         # write_staged() has written the high-risk predictions, too.
         ledger.advance(connection, step, rows=None, risky=NO_IDS, threshold=config.high_risk_threshold)
 
-    def _last_records(self, connection: psycopg.Connection, source: Source, attempt: UUID) -> dict[int, LastRecord]:
+    def _last_records(self, source: Source, attempt: UUID) -> dict[int, LastRecord]:
         """Read the last record of each Kafka partition, which shows later that the log is still the same."""
-        offsets = spark_staging.last_offsets(connection, attempt)
+        with connect(self._run.config.dsn, application_name=f"churn staging {source.batch}") as connection:
+            offsets = spark_staging.last_offsets(connection, attempt)
         messages = [
             message
             for part in read_ranges(

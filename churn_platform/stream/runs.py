@@ -86,16 +86,11 @@ def materialize(
         run = RunContext(
             config=config, batch=keys[0], run_id=run_id, log=log, limits=limits, make_producer=make_producer
         )
-        if engine is not None:
-            backlog = BacklogRun(run, engine).run()
-            explain_batch(config, keys[0], log)
-            confirm()
-            return _backlog(backlog, log)
-        result = StreamingRun(run, confirm=confirm).run()
+        result = StreamingRun(run, confirm=confirm).run() if engine is None else BacklogRun(run, engine).run()
     # The lock is free by now: the next run streams while this one explains the rest of its own batch.
     late = explain_batch(config, keys[0], log)
     confirm()
-    return _stream(result, late, log)
+    return _backlog(result, log) if isinstance(result, BacklogResult) else _stream(result, late, log)
 
 
 def _replay_all(
