@@ -1,8 +1,8 @@
 """Spark itself: its replays and backlogs are those of the stream, whatever dies meanwhile."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +15,7 @@ from churn_platform_tests.stream.streams import Stream
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(3_600)]
 
 KILLS = 6
-LONGEST_RUNS = 10
+LONGEST_PAUSE = 10  # seconds
 
 
 @pytest.fixture
@@ -54,32 +54,33 @@ def test_a_replay_by_spark_writes_what_a_replay_in_this_process_writes(stream: S
     assert stream.rows("select * from spark_attempts") == []
 
 
-def test_a_backlog_is_complete_although_executors_drivers_and_the_master_are_killed(
-    stream: Stream, cluster: Cluster, pytestconfig: pytest.Config, tmp_path: Path
+def test_backlogs_are_complete_although_executors_drivers_and_the_master_are_killed(
+    stream: Stream, cluster: Cluster, pytestconfig: pytest.Config
 ) -> None:
-    count = int(pytestconfig.getoption("--spark-events"))
-    stream.send(every_kind(count))
-    log = DriverLog()
-    stream.engine = spark_engine(stream.config, cluster.config, log.start)
-    key = stream.plan()
+    log, count, keys = DriverLog(), int(pytestconfig.getoption("--spark-events")), list[str]()
+    engine = spark_engine(stream.config, cluster.config, log.start)
 
-    with Killer(cluster, kills=KILLS, seed=count, longest_pause=10) as killer:
-        for _ in range(LONGEST_RUNS):
-            try:
-                stream.materialize(key)
-            except ScoringFailedError:
-                continue
-            break
-    (tmp_path / "drivers.log").write_text("\n".join(log.texts))
+    with Killer(cluster, kills=KILLS, seed=count, longest_pause=LONGEST_PAUSE) as killer:
+        while not killer.is_done:  # after the first backlog, shorter ones
+            keys.append(stream.plan())
+            stream.send(every_kind(count if len(keys) == 1 else count // 10))
+            stream.engine = engine
+            materialize_at_last(stream, keys[-1])
 
-    assert set(killer.killed) == {"executor", "driver", "master"}, (killer.killed, log.texts[-1][-2_000:])
-    batch = stream.batch(key)
-    assert batch.closed is not None, log.texts[-1][-4_000:]
-    assert batch.events == count + 10
+    assert set(killer.killed) == {"executor", "driver", "master"}
+    assert stream.batch(keys[0]).events == count + 10
+    assert all(stream.batch(key).closed is not None for key in keys)
     assert stream.waiting() == 0
     assert stream.published_ids() == stream.table_ids()
     assert stream.rows("select * from spark_attempts") == []
-    backlog = written(stream)
+    backlogs = written(stream)
     stream.engine = None
-    stream.materialize(key)
-    assert written(stream) == backlog
+    stream.materialize(*keys)
+    assert written(stream) == backlogs
+
+
+def materialize_at_last(stream: Stream, key: str) -> None:
+    """Start a run for a batch again, as an operator would, as long as Spark fails."""
+    while stream.batch(key).closed is None:
+        with suppress(ScoringFailedError):
+            stream.materialize(key)
