@@ -645,6 +645,13 @@ class SparkSettings(SettingsGroup):
         validation_alias="SPARK_TASK_EVENTS",
         description="Maximum number of offsets that a task of Spark scores and stages in one transaction.",
     )
+    backlog_from: int = Field(
+        default=0,
+        ge=0,
+        validation_alias="SPARK_BACKLOG_FROM",
+        description="Number of waiting offsets from which the sensor launches a run with Spark, if no run is live and "
+        "the latest one has not failed. 0: never.",
+    )
     backlog_events: int = Field(
         default=10_000_000,
         ge=1,

@@ -24,6 +24,7 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.run_liveness import STREAM_TAG, streaming_runs
 from churn_platform.orchestration.run_requests import age_seconds, is_active, is_another_starting, window_request
+from churn_platform.orchestration.spark import ENGINE_TAG, Engine
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it starts
@@ -141,6 +142,9 @@ def customer_events_sensor(
             key = stream_batches.oldest_unopened(connection, excluding=runs.keys) or batch_key(datetime.now(UTC))
         stream_batches.plan_batch(connection, key)
     context.log.info(decision.reason)
+    # After a failure the stream reads the backlog itself, so that a defect of Spark cannot stop it.
+    large = 0 < settings().spark.backlog_from <= backlog.waiting
+    with_spark = large and not runs.active and not runs.failures
     request = dg.RunRequest(
         partition_key=key,
         run_config=CONFIG,
@@ -149,6 +153,7 @@ def customer_events_sensor(
             "churn/topic": config.events_topic,
             "churn/lane": LANE,
             "dagster/priority": "10",
+            **({ENGINE_TAG: Engine.spark.name} if with_spark else {}),
         },
     )
     return dg.SensorResult(
