@@ -7,8 +7,8 @@ from typing import Final
 # Events a second above which the stream works off a backlog: nobody's customers cause so many for long, and following
 # them would take the stream most of a core.
 BACKLOG_RATE: Final = 20_000.0
-# Events a second above which the stream may work off a backlog on a slower machine. It does if what waits in Kafka would
-# take it longer than these seconds. Below the rate, Kafka is not asked.
+# Events a second above which the stream may work off a backlog on a slower machine. It does if what waits in Kafka
+# would take it longer than these seconds. Below the rate, Kafka is not asked.
 ASKING_RATE: Final = 2_000.0
 BACKLOG_SECONDS: Final = 2.0
 # Seconds that a duty waits at most. In a backlog of minutes, it follows at this interval.
