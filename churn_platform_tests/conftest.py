@@ -108,6 +108,7 @@ FLOW = (
     "retention",
     "worker",
     "stream",
+    "spark",
     "file_scoring",
     "test_archive",
     "monitoring",
@@ -141,6 +142,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--s3-server", choices=("moto", "versitygw"), default="moto", help="S3 server for the tests")
     parser.addoption("--require-browser", action="store_true", help="fail without Chromium instead of skipping tests")
     parser.addoption("--require-prometheus", action="store_true", help="fail without Prometheus and Alertmanager")
+    parser.addoption("--spark-events", type=int, default=50_000, help="events of the backlog that Spark scores")
     parser.addoption("--rewrite-docs", action="store_true", help="rewrite output and generated pages of the docs")
 
 

@@ -1,10 +1,10 @@
 """The tables churn_batch_hours and dirty_hours: sums per batch and hour, and how often each hour has changed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -47,6 +47,12 @@ _SUBTRACT: Final = sql.SQL("""
         where h.batch = g.batch and h.hour_timestamp = g.hour_timestamp and h.total_predictions <= g.total_predictions
     )
     select distinct hour_timestamp from gone
+""")
+_SUM_OF: Final = sql.SQL("""
+    select date_trunc('hour', event_timestamp, 'UTC') as hour_timestamp, count(*) as total_predictions,
+        sum(prediction) as churn_count, sum(risk_score::double precision) as risk_sum,
+        count(*) filter (where risk_score::double precision >= {threshold}) as high_risk_count{sums}
+    from {rows} p group by 1 order by 1
 """)
 _PREDICTIONS_BY_BATCH: Final = """
     select batch, total_predictions from churn_batch_hours
@@ -121,21 +127,47 @@ def subtract(connection: psycopg.Connection, schema: CustomerSchema, rows: str) 
         schema: of the customers.
         rows: temporary table with these predictions and the columns of churn_predictions.
     """
-    sums = sql.SQL("").join(
-        sql.SQL(", coalesce(sum(p.{}::double precision), 0) as {}{}").format(
-            sql.Identifier(each.column),
-            sql.Identifier(each.sum),
-            sql.SQL(", count(p.{}) as {}").format(sql.Identifier(each.column), sql.Identifier(each.count))
-            if each.may_be_missing
-            else sql.SQL(""),
-        )
-        for each in averages(schema)
-    )
     subtracted = sql.SQL(", ").join(
         sql.SQL("{0} = h.{0} - g.{0}").format(sql.Identifier(name)) for name in {**_SUMS, **_customers_sums(schema)}
     )
-    statement = _SUBTRACT.format(rows=sql.Identifier(rows), sums=sums, subtracted=subtracted)
+    statement = _SUBTRACT.format(rows=sql.Identifier(rows), sums=_sums_of_customers(schema), subtracted=subtracted)
     return {hour for (hour,) in connection.execute(statement)}
+
+
+def sum_of(schema: CustomerSchema, *, rows: str, threshold: str) -> sql.Composed:
+    """Return the query that adds up predictions by hour; read_sums() reads its result.
+
+    Args:
+        schema: of the customers.
+        rows: table or part of the statement that has these predictions, with the columns of churn_predictions.
+        threshold: argument with the risk score from which a prediction is high risk.
+    """
+    return _SUM_OF.format(
+        rows=sql.Identifier(rows), threshold=sql.Placeholder(threshold), sums=_sums_of_customers(schema)
+    )
+
+
+def read_sums(schema: CustomerSchema, rows: Iterable[Sequence[Any]]) -> list[HourSums]:
+    """Return what the query of sum_of() has found."""
+    found = []
+    for hour, total, churn, risk, high_risk, *values in rows:
+        averaged, known, remaining = {}, {}, iter(values)
+        for each in averages(schema):
+            averaged[each.column] = next(remaining)
+            if each.may_be_missing:
+                known[each.column] = next(remaining)
+        found.append(
+            HourSums(
+                hour_timestamp=hour,
+                total_predictions=total,
+                churn_count=churn,
+                risk_sum=risk,
+                high_risk_count=high_risk,
+                averages=averaged,
+                known=known,
+            )
+        )
+    return found
 
 
 def mark_dirty(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
@@ -167,6 +199,20 @@ def predicted_hours(connection: psycopg.Connection, start: datetime, end: dateti
     """Return the hours (UTC) in [start, end) that have predictions, and whether any of these are archived."""
     found = connection.execute(_PREDICTED_HOURS, (start, end))
     return {hour.astimezone(UTC): archived for hour, archived in found}
+
+
+def _sums_of_customers(schema: CustomerSchema) -> sql.Composed:
+    """Return the sums and counts of the customers' columns of rows `p`, with a comma before each."""
+    return sql.SQL("").join(
+        sql.SQL(", coalesce(sum(p.{}::double precision), 0) as {}{}").format(
+            sql.Identifier(each.column),
+            sql.Identifier(each.sum),
+            sql.SQL(", count(p.{}) as {}").format(sql.Identifier(each.column), sql.Identifier(each.count))
+            if each.may_be_missing
+            else sql.SQL(""),
+        )
+        for each in averages(schema)
+    )
 
 
 @cache

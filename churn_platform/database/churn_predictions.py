@@ -3,10 +3,11 @@
 Its columns are defined in prediction_columns.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -41,11 +42,26 @@ _INSERT_STAGED: Final = sql.SQL("""
     on conflict (event_id) do nothing
     returning kafka_partition, kafka_offset
 """)
+# The same for rows that Spark has staged. Of two new rows with one id, the first in this order is inserted: in a replay
+# that which had the row before, so that the rows stay the same.
+_INSERT_OF_ATTEMPT: Final = sql.SQL("""
+    inserted as (
+        insert into churn_predictions ({columns})
+        select {selected} from spark_predictions s
+        left join replaced_predictions r on r.batch = s.batch and r.replay = %(replay)s::integer
+          and r.kafka_partition = s.kafka_partition and r.kafka_offset = s.kafka_offset
+        where s.attempt = %(attempt)s::uuid
+        order by r.kafka_offset is null, s.kafka_partition, s.kafka_offset
+        on conflict (event_id) do nothing
+        returning churn_predictions.*
+    )
+""")
 # An event that is sent twice has the same content. Kafka's own time, used for an event without one, differs each time.
 _FIND_CONFLICTS: Final = sql.SQL("""
     select s.kafka_partition, s.kafka_offset, p.batch, p.kafka_partition, p.kafka_offset
-    from staged_predictions s join churn_predictions p using (event_id)
-    where (p.batch, p.kafka_partition, p.kafka_offset) is distinct from (s.batch, s.kafka_partition, s.kafka_offset)
+    from {stage} s join churn_predictions p using (event_id)
+    where {of_stage}
+      and (p.batch, p.kafka_partition, p.kafka_offset) is distinct from (s.batch, s.kafka_partition, s.kafka_offset)
       and (
         ({staged}) is distinct from ({stored})
         or (s.timestamp_given = 1 and s.event_timestamp <> p.event_timestamp)
@@ -171,12 +187,46 @@ def insert_or_compare(
         cursor.execute(create_stage)
         copy_rows(cursor, "staged_predictions", Rows({**rows.columns, "timestamp_given": timestamp_given}))
         inserted = set(cursor.execute(insert_staged).fetchall())
-        conflicts = {
-            (partition, offset): (batch, (other_partition, other_offset))
-            for partition, offset, batch, other_partition, other_offset in cursor.execute(find_conflicts)
-        }
+        conflicts = _conflicts(cursor.execute(find_conflicts))
         cursor.execute("truncate staged_predictions")
     return inserted, conflicts
+
+
+@cache
+def insert_of_attempt(table: PredictionTable) -> sql.Composed:
+    """Return the part of a statement that inserts the new ones of the rows that Spark has staged.
+
+    Its arguments are `attempt`, and `replay`: how often the batch was replayed before, or None for a first reading.
+    """
+    return _INSERT_OF_ATTEMPT.format(columns=column_list(table.written), selected=column_list(table.written, table="s"))
+
+
+def conflicts_of_attempt(
+    connection: psycopg.Connection, table: PredictionTable, attempt: UUID
+) -> dict[Place, tuple[str, Place]]:
+    """Return the staged rows whose id belongs to an event with other content, as insert_or_compare() does.
+
+    Args:
+        connection: in the transaction that has inserted the new ones of these rows.
+        table: whose columns the rows have.
+        attempt: of Spark.
+    """
+    query = _find_conflicts(
+        table, stage=sql.Identifier("spark_predictions"), of_stage=sql.SQL("s.attempt = %(attempt)s::uuid")
+    )
+    return _conflicts(connection.execute(query, {"attempt": attempt}))
+
+
+def _conflicts(rows: Iterable[tuple[int, int, str, int, int]]) -> dict[Place, tuple[str, Place]]:
+    return {
+        (partition, offset): (batch, (other_partition, other_offset))
+        for partition, offset, batch, other_partition, other_offset in rows
+    }
+
+
+def delete_rows_of_batch(connection: psycopg.Connection, batch: str) -> int:
+    """Delete the rows of a batch, and return how many there were."""
+    return connection.execute("delete from churn_predictions where batch = %s", (batch,)).rowcount
 
 
 def delete_batch(connection: psycopg.Connection, batch: str) -> dict[Place, tuple[int | str, datetime]]:
@@ -308,7 +358,14 @@ def _staging(table: PredictionTable) -> tuple[bytes, bytes, bytes]:
     return (
         _CREATE_STAGE.format(columns).as_bytes(None),
         _INSERT_STAGED.format(columns=column_list(table.written)).as_bytes(None),
-        _FIND_CONFLICTS.format(
-            staged=column_list(table.content, table="s"), stored=column_list(table.content, table="p")
-        ).as_bytes(None),
+        _find_conflicts(table, stage=sql.Identifier("staged_predictions"), of_stage=sql.SQL("true")).as_bytes(None),
+    )
+
+
+def _find_conflicts(table: PredictionTable, *, stage: sql.Identifier, of_stage: sql.SQL) -> sql.Composed:
+    return _FIND_CONFLICTS.format(
+        staged=column_list(table.content, table="s"),
+        stored=column_list(table.content, table="p"),
+        stage=stage,
+        of_stage=of_stage,
     )

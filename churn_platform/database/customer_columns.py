@@ -23,6 +23,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 WITH_CUSTOMER_ID: Final = (
     "churn_predictions",
     "replaced_predictions",
+    "spark_predictions",
     "high_risk_customers",
     "customer_file_scores",
     "customer_outcomes",
@@ -86,6 +87,7 @@ def customer_columns(schema: CustomerSchema) -> Mapping[str, tuple[TableColumn, 
     return {
         "churn_predictions": _of_customers(schema, [column.field for column in table.customer]),
         "replaced_predictions": _of_customers(schema, [column.field for column in table.customer]),
+        "spark_predictions": _of_customers(schema, [column.field for column in table.customer]),
         "high_risk_customers": _of_customers(schema, [column.field for column in table.summary]),
         "customer_file_scores": _of_customers(schema, [column.field for column in table.customer]),
         "churn_batch_hours": tuple(of_hours),

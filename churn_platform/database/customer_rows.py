@@ -47,6 +47,7 @@ class Place:
 
 PLACES: Final = (
     Place("replaced_predictions", _OWN),
+    Place("spark_predictions", _OWN),
     Place("shadow_predictions", _OWN),
     Place("recovered_predictions", _OF_EVENTS),
     Place("high_risk_customers", _OWN, is_of_commits=True),

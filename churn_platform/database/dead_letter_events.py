@@ -70,6 +70,13 @@ _COUNT_UNRESOLVED: Final = """
     select count(*) from dead_letter_events where retry_event_id = any(%s) and resolved_at is null
 """
 
+_INSERT_OF_ATTEMPT: Final = """
+    insert into dead_letter_events (
+        topic_id, kafka_partition, kafka_offset, batch, topic, reason, payload, kafka_timestamp, received_at
+    )
+    select %(topic_id)s, kafka_partition, kafka_offset, %(batch)s, %(topic)s, reason, payload, kafka_timestamp, now()
+    from spark_dead_letters where attempt = %(attempt)s::uuid
+"""
 _CREATE_KEPT: Final = "create temp table kept_dead_letters (like dead_letter_events) on commit drop"
 _SET_ASIDE: Final = """
     with gone as (delete from dead_letter_events where batch = %s returning *)
@@ -206,6 +213,12 @@ def insert(
                     )
                 )
         return cursor.rowcount
+
+
+def insert_of_attempt(connection: psycopg.Connection, attempt: UUID, *, batch: str, topic: str, topic_id: str) -> int:
+    """Store the dead letters that Spark has staged as those of a batch; return how many."""
+    arguments = {"attempt": attempt, "batch": batch, "topic": topic, "topic_id": topic_id}
+    return connection.execute(_INSERT_OF_ATTEMPT, arguments).rowcount
 
 
 def find(connection: psycopg.Connection, selected: DeadLetterFilter, *, limit: int) -> list[StoredDeadLetter]:

@@ -1,7 +1,7 @@
 """Reading from Kafka: the consumer's settings, its errors, and exact offset ranges."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -119,9 +119,35 @@ def first_times(kafka: KafkaConfig, topic: Topic, offsets: Mapping[int, int]) ->
     return found
 
 
+def require_ranges(kafka: KafkaConfig, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    """Make sure that Kafka holds all of these offset ranges [start, end), by Kafka partition.
+
+    Raises:
+        RangeLostError: it does not.
+    """
+    consumer = make_consumer(kafka)
+    try:
+        _require_held(consumer, topic, ranges)
+    finally:
+        consumer.close()
+
+
+def _require_held(consumer: Consumer, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    lost = []
+    for partition, (start, end) in ranges.items():
+        low, high = watermarks(consumer, topic, partition)
+        if low > start or high < end:
+            lost.append(f"{topic}[{partition}] holds offsets {low}..{high - 1}, but {start}..{end - 1} are needed.")
+    if lost:
+        raise RangeLostError(
+            f"{' '.join(lost)} Retention has deleted them, or the topic was truncated. Rows that were already "
+            f"written are unchanged."
+        )
+
+
 def read_ranges(
     kafka: KafkaConfig, topic: str, ranges: Mapping[int, tuple[int, int]], *, chunk: int
-) -> Iterator[list[Message]]:
+) -> Generator[list[Message], None, None]:
     """Yield exactly the messages of offset ranges [start, end), by Kafka partition, in lists of about `chunk`.
 
     Raises:
@@ -129,16 +155,7 @@ def read_ranges(
     """
     consumer = make_consumer(kafka)
     try:
-        lost = []
-        for partition, (start, end) in ranges.items():
-            low, high = watermarks(consumer, topic, partition)
-            if low > start or high < end:
-                lost.append(f"{topic}[{partition}] holds offsets {low}..{high - 1}, but {start}..{end - 1} are needed.")
-        if lost:
-            raise RangeLostError(
-                f"{' '.join(lost)} Retention has deleted them, or the topic was truncated. Rows that were already "
-                f"written are unchanged."
-            )
+        _require_held(consumer, topic, ranges)
         consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in ranges.items()])
         yield from _read_assigned(consumer, topic, {partition: end for partition, (_, end) in ranges.items()}, chunk)
     finally:

@@ -98,6 +98,16 @@ def prune_monitoring(context: dg.OpExecutionContext, postgres: PostgresResource)
     )
 
 
+@dg.op(out=dg.Out(dg.Nothing))
+def prune_spark_attempts(context: dg.OpExecutionContext, postgres: PostgresResource) -> None:
+    """Delete what Spark has staged for runs that died, once it is older than a day. No run takes as long."""
+    from churn_platform.database import spark_staging
+
+    with postgres.connect(SESSION) as connection:
+        figures = {"attempts": spark_staging.prune(connection, before=_days_ago(1))}
+    _report(context, figures)
+
+
 @dg.job(
     # It can wait in the queue, and needs no retry, because the next run is due within the hour.
     tags={**WINDOW_JOB, "dagster/priority": "-1"},
@@ -110,6 +120,7 @@ def maintenance_job() -> None:
     prune_ticks()
     archive_predictions()
     prune_monitoring()
+    prune_spark_attempts()
 
 
 maintenance_schedule = dg.ScheduleDefinition(

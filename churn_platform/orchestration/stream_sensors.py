@@ -24,6 +24,7 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.run_liveness import STREAM_TAG, LaneRuns, StreamingRuns, streaming_runs
 from churn_platform.orchestration.run_requests import age_seconds, is_active, is_another_starting, window_request
+from churn_platform.orchestration.spark import ENGINE_TAG, Engine
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it starts
@@ -137,6 +138,7 @@ def customer_events_sensor(
                     "churn/topic": config.events_topic,
                     "churn/lane": str(lane.number),
                     "dagster/priority": "10",
+                    **({ENGINE_TAG: Engine.spark.name} if _wants_spark(backlog, lane, runs.lanes[lane]) else {}),
                 },
             )
             for lane, key in keys.items()
@@ -235,6 +237,15 @@ def _plan(connection: "psycopg.Connection", lane: Lane, runs: LaneRuns, opened: 
         )
     stream_batches.plan_batch(connection, key, lane)
     return key
+
+
+def _wants_spark(backlog: "Backlog", lane: Lane, runs: LaneRuns) -> bool:
+    """Return whether Spark scores the backlog of a lane.
+
+    After a failure the stream reads it itself, so that a defect of Spark cannot stop it.
+    """
+    is_large = 0 < settings().spark.backlog_from <= sum(lane.select(backlog.lag).values())
+    return is_large and not runs.active and not runs.failures
 
 
 def _reason(decisions: "Mapping[Lane, Decision]") -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from churn_platform.database import churn_predictions, dead_letter_events, high_risk_customers
 from churn_platform.database.batch_hours import HourSums
 from churn_platform.database.bulk import Column, Rows
+from churn_platform.database.churn_predictions import Place
 from churn_platform.database.dead_letter_events import NewDeadLetter
 from churn_platform.database.prediction_columns import PredictionTable, prediction_table
 from churn_platform.decoding.events import MICROSECONDS, DeadLetter, dead_letter
@@ -107,13 +108,13 @@ def write_rows(
         InvariantViolation: what was written does not add up to what was read.
     """
     table = prediction_table(schema)
-    kept, conflicts = scored, dict[tuple[int, int], str]()
+    kept, conflicts = scored, dict[Place, tuple[str, Place]]()
     if compare:
         kept, conflicts = _write_other_predictions(connection, table, scored, rows)
     elif len(scored):
         churn_predictions.insert_new(connection, rows)
-    refused = [*dead_letters, *_conflicting(conflicts, messages)]
-    refused_count = _write_dead_letters(connection, source, refused) if refused else 0
+    refused = [*dead_letters, *conflicting(conflicts, messages)]
+    refused_count = write_dead_letters(connection, source, refused) if refused else 0
     duplicates = len(scored) - len(kept) - len(conflicts)
     read = len(scored) + len(dead_letters)
     if len(kept) + refused_count + duplicates != read:
@@ -128,42 +129,58 @@ def write_rows(
 
 def _write_other_predictions(
     connection: psycopg.Connection, table: PredictionTable, scored: ScoredEvents, rows: Rows
-) -> tuple[ScoredEvents, dict[tuple[int, int], str]]:
+) -> tuple[ScoredEvents, dict[Place, tuple[str, Place]]]:
     """Write the events whose id is not stored.
 
     Returns:
-        These events and, by place, why others with the id of a stored event are dead letters.
+        These events; and of each other event with other content, by its place, batch and place of the stored one.
     """
     given = Column("smallint", scored.events.timestamp_given.astype(np.int16))
-    inserted, others = churn_predictions.insert_or_compare(connection, table, rows, timestamp_given=given)
-    conflicts = {
-        place: f"event_id is taken by an event with other content: batch {batch}, Kafka partition {partition}, offset "
-        f"{offset}"
-        for place, (batch, (partition, offset)) in others.items()
-    }
+    inserted, conflicts = churn_predictions.insert_or_compare(connection, table, rows, timestamp_given=given)
     places = zip(scored.events.kafka_partition.tolist(), scored.events.kafka_offset.tolist(), strict=True)
     return scored.select(np.fromiter((place in inserted for place in places), np.bool_, len(scored))), conflicts
 
 
-def _conflicting(conflicts: Mapping[tuple[int, int], str], messages: Sequence[Message]) -> list[DeadLetter]:
+def conflicting(conflicts: Mapping[Place, tuple[str, Place]], messages: Sequence[Message]) -> list[DeadLetter]:
+    """Return the events whose id belongs to an event with other content as dead letters.
+
+    Args:
+        conflicts: by the place of the event, batch and place of the one that has the id.
+        messages: has the messages of these events.
+    """
     if not conflicts:
         return []
     by_position = {(message.partition(), message.offset()): message for message in messages}
-    return [dead_letter(by_position[position], reason) for position, reason in conflicts.items()]
-
-
-def _write_dead_letters(connection: psycopg.Connection, source: Source, dead_letters: Sequence[DeadLetter]) -> int:
-    new = (
-        NewDeadLetter(
-            kafka_partition=each.kafka_partition,
-            kafka_offset=each.kafka_offset,
-            reason=each.reason,
-            payload=each.payload,
-            kafka_timestamp=_moment(each.kafka_timestamp_ms),
+    return [
+        dead_letter(
+            by_position[position],
+            f"event_id is taken by an event with other content: batch {batch}, Kafka partition {partition}, offset "
+            f"{offset}",
         )
-        for each in dead_letters
+        for position, (batch, (partition, offset)) in conflicts.items()
+    ]
+
+
+def write_dead_letters(connection: psycopg.Connection, source: Source, dead_letters: Sequence[DeadLetter]) -> int:
+    """Store dead letters in the open transaction; return how many."""
+    return dead_letter_events.insert(
+        connection,
+        map(new_dead_letter, dead_letters),
+        batch=source.batch,
+        topic=source.topic,
+        topic_id=source.topic_id,
     )
-    return dead_letter_events.insert(connection, new, batch=source.batch, topic=source.topic, topic_id=source.topic_id)
+
+
+def new_dead_letter(each: DeadLetter) -> NewDeadLetter:
+    """Return a dead letter as it is stored."""
+    return NewDeadLetter(
+        kafka_partition=each.kafka_partition,
+        kafka_offset=each.kafka_offset,
+        reason=each.reason,
+        payload=each.payload,
+        kafka_timestamp=_moment(each.kafka_timestamp_ms),
+    )
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

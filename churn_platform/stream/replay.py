@@ -1,4 +1,4 @@
-"""Replay of a closed batch: the same events are scored with the current champion, in one transaction.
+"""Replay of a closed batch: the same events are scored with the current champion, and replaced in one transaction.
 
 Events are decoded with the customer schema of the batch, so that the same ones are valid. The threshold of the batch
 decides which predictions are high risk. A replay publishes nothing.
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 import psycopg
 from confluent_kafka import Message
@@ -21,6 +22,7 @@ from churn_platform.database import (
     erased_customers,
     high_risk_customers,
     replaced_predictions,
+    spark_staging,
     stream_batches,
 )
 from churn_platform.database.churn_predictions import KnownEventError
@@ -31,15 +33,17 @@ from churn_platform.decoding.events import DeadLetter, EventColumns, event_decod
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.exceptions import RangeLostError
 from churn_platform.kafka.messages import UNIX_EPOCH, offset_of, partition_of
-from churn_platform.kafka.reading import read_ranges
+from churn_platform.kafka.reading import read_ranges, require_ranges
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.commit_rows import Source, Written, write_high_risk, write_rows
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.erasure import without_erased
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
+from churn_platform.stream.external_scoring import ScoringEngine, discard, stage
 from churn_platform.stream.prediction_values import prediction_rows
 from churn_platform.stream.schema_agreement import require_scorable
 from churn_platform.stream.scoring import Champion, load_champion, score
+from churn_platform.stream.staged_rows import StagedWritten, write_staged
 
 MICROSECOND: Final = timedelta(microseconds=1)
 # Customer id and event time of each row, by Kafka partition and offset.
@@ -59,44 +63,122 @@ class ReplayResult:
     model_version: int
 
 
-def replay(config: StreamConfig, batch: str, log: Callable[[str], None]) -> ReplayResult:
+@dataclass(frozen=True)
+class _Plan:
+    """A batch that can be replayed, and how its events are read and scored."""
+
+    recorded: stream_batches.Batch
+    accepts_from: datetime
+    accepts_until: datetime
+    schema: CustomerSchema
+    source: Source
+    ranges: dict[int, tuple[int, int]]
+    champion: Champion
+    threshold: float
+
+
+def replay(
+    config: StreamConfig, batch: str, log: Callable[[str], None], *, engine: ScoringEngine | None = None
+) -> ReplayResult:
     """Read the recorded ranges of a closed batch, score their events with the champion, and replace the batch's rows.
+
+    Args:
+        config: the stream.
+        batch: its key.
+        log: writes a line to the run's log.
+        engine: scores the events elsewhere, before the transaction; None: this process scores them, within it.
 
     Raises:
         UnknownBatchError: the ledger does not have the batch.
         ReplayError: the batch is not closed, or is archived, or Kafka no longer has its events. Nothing was changed.
         NoChampionError: there is no champion to score with.
         SchemaDisagreementError: the champion cannot score events of the batch's customer schema. Nothing was changed.
+        ScoringFailedError: the engine has not scored the events. Nothing was changed.
+        AttemptGoneError: the rows that the engine has staged are not all there. Nothing was changed.
     """
     with connect(config.dsn, autocommit=True, application_name=f"churn replay {batch}") as connection:
         champion = load_champion(connection)
+        attempt = None if engine is None else _stage(connection, config, batch, champion, engine, log)
         with advisory_locks.replay_transaction(connection, batch):
             erased = erased_customers.load(connection)
-            recorded = stream_batches.find_batch(connection, batch)
-            if recorded is None:
-                raise UnknownBatchError(f"Batch {batch} is not in the ledger, so there is nothing to replay.")
-            if recorded.closed is not None and recorded.opened is None:
-                raise ReplayError(
-                    f"Batch {batch} was closed before its first event, because LANES had changed. It has nothing to "
-                    f"replay; leave it out."
-                )
-            if recorded.closed is None or recorded.accepts_from is None or recorded.accepts_until is None:
-                raise ReplayError(f"Batch {batch} is not closed: it is still being streamed. Replay it afterwards.")
-            if recorded.archived is not None:
-                raise ReplayError(
-                    f"Batch {batch} was archived on {recorded.archived:%Y-%m-%d}: its predictions are in "
-                    f"{recorded.archive}. An archived batch cannot be replayed. Nothing was changed."
-                )
-            schema = _schema(connection, config, recorded)
-            require_scorable(
-                champion.bundle.schema, schema, model_version=champion.version, source=f"the events of batch {batch}"
-            )
-            source, ranges = _source(connection, config, batch)
-            log(f"Replaying {batch} from {source.topic}, offsets {ranges}, with model version {champion.version}.")
+            plan = _plan(connection, config, batch, champion)
+            source = plan.source
+            log(f"Replaying {batch} from {source.topic}, offsets {plan.ranges}, with model version {champion.version}.")
             try:
-                return _replace(connection, config, recorded, schema, source, ranges, champion, erased)
+                result = _replace(connection, config, plan, erased, attempt)
             except RangeLostError as error:
                 raise ReplayError(f"Batch {batch} cannot be replayed. Its rows are unchanged. {error}") from error
+        if attempt is not None:
+            discard(config, attempt)
+        return result
+
+
+def _plan(connection: psycopg.Connection, config: StreamConfig, batch: str, champion: Champion) -> _Plan:
+    """Return how a batch is replayed.
+
+    Raises: see replay().
+    """
+    recorded = stream_batches.find_batch(connection, batch)
+    if recorded is None:
+        raise UnknownBatchError(f"Batch {batch} is not in the ledger, so there is nothing to replay.")
+    if recorded.closed is not None and recorded.opened is None:
+        raise ReplayError(
+            f"Batch {batch} was closed before its first event, because LANES had changed. It has nothing to replay; "
+            f"leave it out."
+        )
+    if recorded.closed is None or recorded.accepts_from is None or recorded.accepts_until is None:
+        raise ReplayError(f"Batch {batch} is not closed: it is still being streamed. Replay it afterwards.")
+    if recorded.archived is not None:
+        raise ReplayError(
+            f"Batch {batch} was archived on {recorded.archived:%Y-%m-%d}: its predictions are in "
+            f"{recorded.archive}. An archived batch cannot be replayed. Nothing was changed."
+        )
+    schema = _schema(connection, config, recorded)
+    require_scorable(
+        champion.bundle.schema, schema, model_version=champion.version, source=f"the events of batch {batch}"
+    )
+    source, ranges = _source(connection, config, batch)
+    return _Plan(
+        recorded=recorded,
+        accepts_from=recorded.accepts_from,
+        accepts_until=recorded.accepts_until,
+        schema=schema,
+        source=source,
+        ranges=ranges,
+        champion=champion,
+        # A batch that was opened without an event has no threshold.
+        threshold=config.high_risk_threshold if recorded.high_risk_threshold is None else recorded.high_risk_threshold,
+    )
+
+
+def _stage(
+    connection: psycopg.Connection,
+    config: StreamConfig,
+    batch: str,
+    champion: Champion,
+    engine: ScoringEngine,
+    log: Callable[[str], None],
+) -> UUID:
+    """Let the engine score the events of a batch. The transaction that uses its rows plans the replay again."""
+    plan = _plan(connection, config, batch, champion)
+    try:
+        require_ranges(config.kafka, plan.source.topic, plan.ranges)
+        attempt = stage(
+            config,
+            engine,
+            log,
+            source=plan.source,
+            ranges=plan.ranges,
+            schema=plan.schema,
+            accepts_from=plan.accepts_from,
+            accepts_until=plan.accepts_until,
+            model_version=champion.version,
+        )
+        # Retention may have deleted the beginning of a range while the engine read it.
+        require_ranges(config.kafka, plan.source.topic, plan.ranges)
+    except RangeLostError as error:
+        raise ReplayError(f"Batch {batch} cannot be replayed. Its rows are unchanged. {error}") from error
+    return attempt
 
 
 def _schema(connection: psycopg.Connection, config: StreamConfig, recorded: stream_batches.Batch) -> CustomerSchema:
@@ -128,60 +210,77 @@ def _source(
 
 
 def _replace(
-    connection: psycopg.Connection,
-    config: StreamConfig,
-    recorded: stream_batches.Batch,
-    schema: CustomerSchema,
-    source: Source,
-    ranges: dict[int, tuple[int, int]],
-    champion: Champion,
-    erased: ErasedCustomers,
+    connection: psycopg.Connection, config: StreamConfig, plan: _Plan, erased: ErasedCustomers, attempt: UUID | None
 ) -> ReplayResult:
-    batch = recorded.batch
-    replaced_predictions.keep(connection, prediction_table(schema), batch, replay=recorded.replays)
-    rows: _StoredRows = churn_predictions.delete_batch(connection, batch)
+    recorded, batch = plan.recorded, plan.recorded.batch
+    replaced_predictions.keep(connection, prediction_table(plan.schema), batch, replay=recorded.replays)
     dead_letter_events.set_aside(connection, batch)
     high_risk_customers.delete_without_alert(connection, batch)
     hours = batch_hours.delete_sums(connection, batch)
-    predictions = dead_letters = duplicates = left_out = 0
-    sums: list[batch_hours.HourSums] = []
-    for messages in _rows_first(config, source.topic, ranges, rows, recorded.events):
-        written = _write(connection, config, source, recorded, schema, champion, messages, rows, erased)
-        predictions += len(written.predictions)
-        dead_letters += written.dead_letters
-        duplicates += written.duplicates
-        left_out += written.erased
-        sums += written.hours
+    if attempt is None:
+        replaced, written = _score_again(connection, config, plan, erased)
+    else:
+        replaced, written = _move_staged(connection, config, plan, erased, attempt)
     _restore_dead_letters(connection, batch)
     high_risk_customers.rescore_alerted(connection, batch)
-    batch_hours.add_sums(connection, schema, batch=batch, hours=sums)
-    result = ReplayResult(
-        events=predictions + dead_letters + duplicates + left_out,
-        predictions=predictions,
-        dead_letters=dead_letters,
-        duplicates=duplicates,
-        erased=left_out,
-        replaced=len(rows),
-        model_version=champion.version,
-    )
+    sums = [each for part in written for each in part.hours]
+    batch_hours.add_sums(connection, plan.schema, batch=batch, hours=sums)
+    counts = {
+        name: sum(getattr(part, name) for part in written)
+        for name in ("predictions", "dead_letters", "duplicates", "erased")
+    }
+    result = ReplayResult(events=sum(counts.values()), **counts, replaced=replaced, model_version=plan.champion.version)
     if result.events != recorded.events:
         raise ReplayError(
-            f"Batch {batch} had {recorded.events} events, but Kafka returned {result.events} in its ranges {ranges}. "
-            f"Its rows are unchanged."
+            f"Batch {batch} had {recorded.events} events, but Kafka returned {result.events} in its ranges "
+            f"{plan.ranges}. Its rows are unchanged."
         )
-    stream_batches.record_replay(
-        connection,
-        batch,
-        events=result.events,
-        predictions=predictions,
-        dead_letters=dead_letters,
-        duplicates=duplicates,
-        erased=left_out,
-        model_version=champion.version,
-    )
+    stream_batches.record_replay(connection, batch, events=result.events, **counts, model_version=plan.champion.version)
     # Last, because the stream's own commits have to wait for these rows until the transaction ends.
     batch_hours.mark_dirty(connection, [*hours, *(each.hour_timestamp for each in sums)])
     return result
+
+
+def _score_again(
+    connection: psycopg.Connection, config: StreamConfig, plan: _Plan, erased: ErasedCustomers
+) -> tuple[int, list[StagedWritten]]:
+    """Read and score the events in this process; return how many rows were replaced, and what was written."""
+    rows: _StoredRows = churn_predictions.delete_batch(connection, plan.recorded.batch)
+    parts = []
+    for messages in _rows_first(config, plan.source.topic, plan.ranges, rows, plan.recorded.events):
+        written = _write(connection, config, plan, messages, rows, erased)
+        parts.append(
+            StagedWritten(
+                predictions=len(written.predictions),
+                dead_letters=written.dead_letters,
+                duplicates=written.duplicates,
+                erased=written.erased,
+                hours=written.hours,
+            )
+        )
+    return len(rows), parts
+
+
+def _move_staged(
+    connection: psycopg.Connection, config: StreamConfig, plan: _Plan, erased: ErasedCustomers, attempt: UUID
+) -> tuple[int, list[StagedWritten]]:
+    """Move the rows that an engine has staged; return how many rows were replaced, and what was written."""
+    batch = plan.recorded.batch
+    replaced = churn_predictions.delete_rows_of_batch(connection, batch)
+    other = spark_staging.other_event(connection, attempt, batch=batch, replay=plan.recorded.replays)
+    if other is not None:
+        raise _other_event(plan.source, *other)
+    written = write_staged(
+        connection,
+        plan.source,
+        plan.schema,
+        attempt,
+        erased,
+        kafka=config.kafka,
+        replay=plan.recorded.replays,
+        high_risk_threshold=plan.threshold,
+    )
+    return replaced, [written]
 
 
 def _restore_dead_letters(connection: psycopg.Connection, batch: str) -> None:
@@ -217,26 +316,19 @@ def _rows_first(
 def _write(
     connection: psycopg.Connection,
     config: StreamConfig,
-    source: Source,
-    recorded: stream_batches.Batch,
-    schema: CustomerSchema,
-    champion: Champion,
+    plan: _Plan,
     messages: list[Message],
     rows: _StoredRows,
     erased: ErasedCustomers,
 ) -> Written:
+    source, schema, threshold = plan.source, plan.schema, plan.threshold
     events, dead_letters = event_decoder(schema).decode(
-        messages,
-        topic_id=source.topic_id,
-        accepts_from=_recorded(recorded.accepts_from, recorded),
-        accepts_until=_recorded(recorded.accepts_until, recorded),
+        messages, topic_id=source.topic_id, accepts_from=plan.accepts_from, accepts_until=plan.accepts_until
     )
     _require_same_events(source, rows, events, dead_letters)
     events, dead_letters, left_out = without_erased(schema, events, dead_letters, erased)
-    scored = score(events, champion, threads=config.scoring_threads)
+    scored = score(events, plan.champion, threads=config.scoring_threads)
     rows_to_write = prediction_rows(prediction_table(schema), source.batch, scored)
-    # A batch that was opened without an event has no threshold.
-    threshold = config.high_risk_threshold if recorded.high_risk_threshold is None else recorded.high_risk_threshold
 
     def write(*, compare: bool) -> Written:
         with connection.transaction():  # a savepoint
@@ -280,15 +372,11 @@ def _require_same_events(
     found |= {(each.kafka_partition, each.kafka_offset): (None, None) for each in dead_letters}
     for place, (customer, time) in rows.items():
         if place in found and found[place] != (customer, (time - UNIX_EPOCH) // MICROSECOND):
-            partition, offset = place
-            raise ReplayError(
-                f"Batch {source.batch} has a row from {source.topic}[{partition}] offset {offset}, where Kafka holds "
-                f"a record of another customer or time now: the log was truncated and has grown again. The batch's "
-                f"rows are unchanged."
-            )
+            raise _other_event(source, *place)
 
 
-def _recorded(moment: datetime | None, batch: stream_batches.Batch) -> datetime:
-    if moment is None:
-        raise ReplayError(f"Batch {batch.batch} has no bounds for event times, because it was never opened.")
-    return moment
+def _other_event(source: Source, partition: int, offset: int) -> ReplayError:
+    return ReplayError(
+        f"Batch {source.batch} has a row from {source.topic}[{partition}] offset {offset}, where Kafka holds a record "
+        f"of another customer or time now: the log was truncated and has grown again. The batch's rows are unchanged."
+    )

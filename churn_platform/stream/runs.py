@@ -7,9 +7,11 @@ from churn_platform.database import stream_batches
 from churn_platform.database.connections import connect
 from churn_platform.kafka import clients
 from churn_platform.kafka.clients import translate_kafka_errors
+from churn_platform.stream.backlog_run import BacklogResult, BacklogRun
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.exceptions import ReplayError, UnknownBatchError
 from churn_platform.stream.explaining import explain_batch
+from churn_platform.stream.external_scoring import ScoringEngine
 from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
 from churn_platform.stream.replay import replay
 from churn_platform.stream.result import Ending, StreamResult
@@ -41,6 +43,7 @@ def materialize(
     confirm: Callable[[], None],
     limits: Limits = DEFAULT_LIMITS,
     make_producer: clients.ProducerFactory = clients.producer,
+    engine: ScoringEngine | None = None,
 ) -> Outcome:
     """Stream into a planned or open batch, replay closed ones.
 
@@ -52,6 +55,8 @@ def materialize(
         confirm: RunSession.confirm() of this run.
         limits: times and sizes that bound a streaming run.
         make_producer: creates the Kafka producer that publishes.
+        engine: scores elsewhere what is replayed, or a backlog into a batch that is not closed; None: this process
+            does, and streams into such a batch.
 
     Raises:
         RunEndedError: the end of this run was recorded; nothing more is written.
@@ -69,7 +74,7 @@ def materialize(
         )
     unclosed = [key for key, batch in found.items() if batch is not None and batch.closed is None]
     if not unclosed:
-        outcome = _replay_all(config, keys, log)
+        outcome = _replay_all(config, keys, log, engine)
         confirm()
         return outcome
     if len(keys) > 1:
@@ -88,21 +93,32 @@ def materialize(
             lane=lane,
             make_producer=make_producer,
         )
-        result = StreamingRun(run, confirm=confirm).run()
+        result = StreamingRun(run, confirm=confirm).run() if engine is None else BacklogRun(run, engine).run()
     # The lock is free by now: the next run streams while this one explains the rest of its own batch.
     late = explain_batch(config, keys[0], log)
     confirm()
-    return _stream(result, late, log)
+    return _backlog(result, log) if isinstance(result, BacklogResult) else _stream(result, late, log)
 
 
-def _replay_all(config: StreamConfig, keys: Sequence[str], log: Callable[[str], None]) -> Outcome:
+def _replay_all(
+    config: StreamConfig, keys: Sequence[str], log: Callable[[str], None], engine: ScoringEngine | None
+) -> Outcome:
     replaced = 0
     for key in keys:
-        result = replay(config, key, log)
+        result = replay(config, key, log, engine=engine)
         replaced += result.replaced
         explain_batch(config, key, log)
         log(f"Replayed {key}: {result}.")
     return Outcome(True, "replayed", {"mode": "replay", "rows_replaced": replaced})
+
+
+def _backlog(result: BacklogResult, log: Callable[[str], None]) -> Outcome:
+    if result.ending is not None or result.events == 0:
+        note = "no events are waiting" if result.ending in (None, Ending.IDLE) else str(result.ending)
+        log(f"Nothing was scored: {note}.")
+        return Outcome(False, note)
+    log(f"Scored {result.events:,} events of the backlog, and published {result.published:,} predictions.")
+    return Outcome(True, "scored a backlog", {"mode": "backlog", "published": result.published})
 
 
 def _stream(result: StreamResult, explained_late: int, log: Callable[[str], None]) -> Outcome:

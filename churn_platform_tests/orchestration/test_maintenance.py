@@ -354,6 +354,7 @@ def test_the_job_runs_every_step_and_reports_its_figures(records: Records) -> No
             "shadow_predictions": 0,
             "reports": 0,
         },
+        "prune_spark_attempts": {"attempts": 0},
     }
     assert records.runs() == {result.run_id}
 

@@ -32,6 +32,7 @@ from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG, UNKNOWN_SECONDS
 from churn_platform.orchestration.run_requests import RANGE_END_TAG, RANGE_START_TAG
+from churn_platform.orchestration.spark import ENGINE_TAG
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
 from churn_platform.settings import settings
 from churn_platform_tests.conftest import copy_database
@@ -131,6 +132,33 @@ def test_a_run_is_requested_before_the_first_event_by_default(ticks: Ticks, monk
     result = ticks.tick()
 
     assert len(result.run_requests or []) == 1
+
+
+@pytest.mark.parametrize(("waiting", "engine"), [(9, None), (10, "spark")])
+def test_a_large_backlog_is_left_to_spark(
+    ticks: Ticks, monkeypatch: pytest.MonkeyPatch, waiting: int, engine: str | None
+) -> None:
+    monkeypatch.setenv("SPARK_BACKLOG_FROM", "10")
+    settings.cache_clear()
+    ticks.send(waiting)
+
+    (request,) = ticks.tick().run_requests or []
+
+    assert request.tags.get(ENGINE_TAG) == engine
+
+
+def test_after_a_failed_run_the_stream_reads_a_large_backlog_itself(
+    ticks: Ticks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARK_BACKLOG_FROM", "10")
+    settings.cache_clear()
+    ticks.send(10)
+    key = str((ticks.tick().run_requests or [])[0].partition_key)
+    ticks.instance.report_run_failed(ticks.run_of(key, dg.DagsterRunStatus.STARTED, started=60))
+
+    (request,) = ticks.tick().run_requests or []
+
+    assert ENGINE_TAG not in request.tags
 
 
 def test_each_tick_records_its_environment(ticks: Ticks) -> None:

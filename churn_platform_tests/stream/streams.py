@@ -27,6 +27,7 @@ from churn_platform.positions import backlog
 from churn_platform.settings import settings
 from churn_platform.stream import faults, runs
 from churn_platform.stream.config import StreamConfig
+from churn_platform.stream.external_scoring import ScoringEngine
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.limits import DEFAULT_LIMITS, Limits
 from churn_platform.stream.run_session import RunSession
@@ -73,12 +74,13 @@ def _admin_client(settings: tuple[tuple[str, clients.Setting], ...]) -> AdminCli
 class Stream:
     """One stream on the real servers. As a context manager it closes its connection.
 
-    Its runs have these limits, and publish with a producer that `make_producer` creates.
+    Its runs have these limits, publish with a producer that `make_producer` creates, and replay with `engine`.
     """
 
     config: StreamConfig
     limits: Limits = DEFAULT_LIMITS
     make_producer: clients.ProducerFactory = clients.producer
+    engine: ScoringEngine | None = None
     connection: psycopg.Connection = field(init=False)
     admin: AdminClient = field(init=False)
     log: list[str] = field(default_factory=list)
@@ -129,6 +131,7 @@ class Stream:
                 confirm=session.confirm,
                 limits=self.limits,
                 make_producer=self.make_producer,
+                engine=self.engine,
             )
         finally:
             session.close()

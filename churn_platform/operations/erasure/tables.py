@@ -25,6 +25,7 @@ from churn_platform.database import (
     erasures,
     prediction_summary,
     replaced_predictions,
+    spark_staging,
     stored_outcomes,
     stream_batches,
     summary_changes,
@@ -171,6 +172,7 @@ def _erase_rows(
         connection,
         [(row["topic_id"], row["kafka_partition"], row["kafka_offset"]) for row in [*outcomes, *found.refused]],
     )
+    spark_staging.discard_all(connection)  # their dead letters may name the customer, too
     stream_batches.hold_commits(connection)
     erased_customers.add(connection, customer_id)
     dead_letters = _with_latest_dead_letters(connection, schema, customer_id, found, since=began - CLOCK_TOLERANCE)

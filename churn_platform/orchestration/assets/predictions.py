@@ -29,6 +29,7 @@ from churn_platform.orchestration.assets.columns import (
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.spark import PredictionsConfig, engine_of
 from churn_platform.schema.customer_schema import CustomerSchema
 
 GROUP = "predictions"
@@ -144,7 +145,7 @@ def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDe
         metadata={**prediction_columns(schema), "dagster/table_name": PREDICTIONS, "partition_expr": "batch"},
     )
     def churn_predictions(
-        context: dg.AssetExecutionContext, postgres: PostgresResource, kafka: KafkaResource
+        context: dg.AssetExecutionContext, config: PredictionsConfig, postgres: PostgresResource, kafka: KafkaResource
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult | dg.AssetCheckEvaluation]:
         """One row per scored event. A partition is a **batch**: a recorded set of Kafka offset ranges.
 
@@ -157,19 +158,28 @@ def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDe
         [champion_model](/assets/champion_model), and the batch's rows are replaced in one transaction. Nothing is
         published again, and alerts stay as they are. Several chosen batches are one run. The newest partition may still
         be empty.
+
+        With the run configuration `engine: spark`, or the tag `churn/engine: spark`, Spark scores a
+        replay. Of a batch that is not closed, it scores the backlog.
         """
         from churn_platform.stream import runs
 
-        config = kafka.stream()
+        stream = kafka.stream()
+        engine = engine_of(context, config, stream)
         keys = context.partition_keys
         with postgres.connect("churn metadata") as connection:
             reads = stream_batches.lanes_of(connection, keys)
         lane = ",".join(sorted({str(each.number) for each in reads.values()}))
         with logs.with_fields(batch=",".join(keys), run=context.run.run_id, lane=lane):
             outcome = runs.materialize(
-                config, keys, run_id=context.run.run_id, log=context.log.info, confirm=postgres.confirm_run
+                stream,
+                keys,
+                run_id=context.run.run_id,
+                log=context.log.info,
+                confirm=postgres.confirm_run,
+                engine=engine,
             )
-        tags = {"churn/topic": config.events_topic, "churn/lane": lane}
+        tags = {"churn/topic": stream.events_topic, "churn/lane": lane}
         if not outcome.materialized:
             context.instance.add_run_tags(context.run.run_id, {**tags, "churn/mode": "idle"})
             yield from _nothing_to_count(context, postgres, outcome.note)

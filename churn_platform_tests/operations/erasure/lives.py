@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pandas as pd
 import psycopg
+import pytest
 from confluent_kafka import Producer
 from psycopg import sql
 
@@ -27,10 +28,12 @@ from churn_platform.kafka import topics
 from churn_platform.monitoring import outcomes
 from churn_platform.orchestration.assets.ui_metadata import rows_table
 from churn_platform.settings import settings
+from churn_platform.stream.external_scoring import ScoringEngine, ScoringOrder
 from churn_platform.worker.cases import CasesDuty
 from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 from churn_platform_tests.bank import CUSTOMER
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.spark.engines import Tasks
+from churn_platform_tests.stream.streams import Killed, Stream, event
 from churn_platform_tests.waiting import wait_until
 from churn_platform_tests.worker.teams import new_config
 
@@ -94,6 +97,7 @@ class Life:
         self._archive_first_batch()
         self._replay_last_batch()
         self._try_challenger_and_recover()
+        self._leave_staged_rows()
         self._write_files()
         self._show_in_dagster()
 
@@ -223,6 +227,19 @@ class Life:
             "kafka_offset, published_at) select event_id, risk_score, model_version, batch, kafka_partition, "
             "kafka_offset, predicted_at from churn_predictions"
         )
+
+    def _leave_staged_rows(self) -> None:
+        """Stage rows with Spark's tasks, as if their run had died before it used them."""
+        tasks = Tasks(self.stream.config)
+
+        def die(order: ScoringOrder) -> None:
+            tasks.score(order)
+            raise Killed(order.attempt)
+
+        self.stream.engine = ScoringEngine(die, backlog_events=1)
+        with pytest.raises(Killed):
+            self.stream.materialize(self.last)
+        self.stream.engine = None
 
     def _write_files(self) -> None:
         schema, root = self.stream.config.schema, str(self.root)

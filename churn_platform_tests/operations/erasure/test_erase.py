@@ -44,11 +44,11 @@ WITHOUT_CUSTOMERS = {
     "erased_customers", "erasure_state", "erasures", "live_performance", "log_truncations", "model_evaluations",
     "model_promotions", "model_references", "model_versions", "operator_conditions", "outcome_positions",
     "outcome_reads", "outcome_skips", "prediction_summary", "retention_effect", "retention_keys",
-    "schema_migrations", "shadow_comparisons", "stream_batches", "stream_lag", "stream_layouts", "stream_minutes",
-    "stream_pauses", "stream_positions", "stream_ranges", "stream_recoveries", "stream_skips", "stream_topics",
-    "stream_totals", "summary_state", "worker_observations", "worker_positions",
+    "schema_migrations", "shadow_comparisons", "spark_attempts", "spark_tasks", "stream_batches", "stream_lag",
+    "stream_layouts", "stream_minutes", "stream_pauses", "stream_positions", "stream_ranges", "stream_recoveries",
+    "stream_skips", "stream_topics", "stream_totals", "summary_state", "worker_observations", "worker_positions",
 }  # fmt: skip
-WITH_MESSAGES = {"dead_letter_events", "refused_outcomes", "alert_outbox"}
+WITH_MESSAGES = {"dead_letter_events", "refused_outcomes", "alert_outbox", "spark_dead_letters"}
 
 ERASE_IN_A_PROCESS = """
 from churn_platform.operations.erasure.config import ErasureConfig
