@@ -18,7 +18,7 @@ RATE_WINDOW: Final = "5m"
 API_ROUTES: Final = 'route=~"/v1/.*"'
 """What programs ask for. The others are of Prometheus and of health checks: many, and always answered."""
 API_MAX_ERRORS: Final = 0.05
-"""Share of the requests with an answer of 5xx from which an alert fires. A restart of PostgreSQL stays below it."""
+"""Share of the requests with an answer of 5xx from which an alert fires. An API that works answers none with 5xx."""
 STALE_SECONDS: Final = 60
 """Operator conditions are evaluated every 10 s, and Kafka may take two time-outs of 5 s."""
 
