@@ -29,6 +29,7 @@ from churn_platform.schema.toml_file import load_schema
 from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform.stream import run_session
 from churn_platform_tests.databases import Databases
+from churn_platform_tests.examples import REPEATABLE
 from churn_platform_tests.files.s3_server import BUCKET, Moto, Server, Versitygw, settings_of
 from churn_platform_tests.scoring.bundles import small_bundle
 from churn_platform_tests.stream.streams import Stream, new_stream
@@ -37,8 +38,8 @@ from churn_platform_tests.waiting import wait_until
 __all__ = ["wait_until"]
 
 # The same examples in each run, so that `make test` fails only for what a change broke. `make test-all` draws new ones.
-hypothesis_settings.register_profile("repeatable", derandomize=True)
-hypothesis_settings.load_profile("repeatable")
+hypothesis_settings.register_profile(REPEATABLE, derandomize=True)
+hypothesis_settings.load_profile(REPEATABLE)
 
 
 @pytest.fixture(scope="session")
