@@ -1,5 +1,6 @@
 """Fixtures that the tests share: one set of real servers for the session, and what tests create on them."""
 
+import gc
 import itertools
 import os
 import shutil
@@ -151,6 +152,17 @@ def pytest_configure() -> None:
     """Handle SIGTERM like Ctrl-C, so that fixtures stop their servers, and ignore libpq's environment variables."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ignore_environment()
+
+
+def pytest_collection() -> None:
+    """Collect no garbage while thousands of modules and tests are loaded, none of which is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the modules and tests from garbage collections, each of which would take 0.4 s otherwise."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers() -> int:
