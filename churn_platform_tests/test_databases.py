@@ -1,6 +1,5 @@
 """A copy that is used again is as a new one."""
 
-from collections.abc import Iterator
 from contextlib import closing
 
 import psycopg
@@ -75,9 +74,9 @@ def template(stack: Stack) -> str:
     return name
 
 
-@pytest.fixture
-def copies(stack: Stack, template: str) -> Iterator[Copies]:
-    """Copies of the template, of which there is none yet."""
+@pytest.fixture(scope="module")
+def copies(stack: Stack, template: str) -> Copies:
+    """Copies of the template."""
     return Copies(Databases(stack.owner_dsn, prefix="copies"), template)
 
 
@@ -129,7 +128,7 @@ def test_changed_rows_are_restored_in_the_same_database(copies: Copies, change: 
         "grant select on customers to public",
         "revoke execute on function pg_sleep(float8) from public",
         "do $$ begin execute format('alter database %I set work_mem = 1000', current_database()); end $$",
-        "do $$ begin execute format('alter database %I allow_connections false', current_database()); end $$",
+        "do $$ begin execute format('alter database %I connection limit 3', current_database()); end $$",
         "do $$ begin execute format('revoke connect on database %I from public', current_database()); end $$",
         "select lo_create(0)",
     ],
@@ -144,6 +143,19 @@ def test_an_altered_copy_is_replaced(copies: Copies, change: str) -> None:
 
     assert copies.identity(second) != identity
     assert copies.content(second) == content
+    copies.give_back(second)
+
+
+def test_a_copy_that_accepts_no_connections_is_replaced(copies: Copies) -> None:
+    first = copies.take()
+    identity = copies.identity(first)
+    with psycopg.connect(copies.databases.owner_dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("alter database {} allow_connections false").format(sql.Identifier(first)))
+    copies.give_back(first)
+
+    second = copies.take()
+
+    assert copies.identity(second) != identity
     copies.give_back(second)
 
 

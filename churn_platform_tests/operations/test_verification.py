@@ -148,9 +148,7 @@ def republished(copied: Stream) -> Stream:
     created_topics.create_missing(copied.admin, copied.config)
     producer = Producer(copied.config.kafka.client)
     for message in read_all(copied.config.kafka, original):
-        producer.produce(
-            copied.config.predictions_topic, message.value(), key=message.key(), partition=message.partition()
-        )
+        producer.produce(copied.config.predictions_topic, message.value(), key=message.key())
     assert producer.flush(30) == 0
     return copied
 
