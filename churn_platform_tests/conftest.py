@@ -1,5 +1,6 @@
 """Fixtures that the tests share: one set of real servers for the session, and what tests create on them."""
 
+import gc
 import itertools
 import os
 import shutil
@@ -28,6 +29,8 @@ from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.toml_file import load_schema
 from churn_platform.settings import PROJECT_ROOT, settings
 from churn_platform.stream import run_session
+from churn_platform_tests.databases import Databases
+from churn_platform_tests.examples import REPEATABLE
 from churn_platform_tests.files.s3_server import BUCKET, Moto, Server, Versitygw, settings_of
 from churn_platform_tests.scoring.bundles import small_bundle
 from churn_platform_tests.stream.streams import Stream, new_stream
@@ -36,8 +39,8 @@ from churn_platform_tests.waiting import wait_until
 __all__ = ["wait_until"]
 
 # The same examples in each run, so that `make test` fails only for what a change broke. `make test-all` draws new ones.
-hypothesis_settings.register_profile("repeatable", derandomize=True)
-hypothesis_settings.load_profile("repeatable")
+hypothesis_settings.register_profile(REPEATABLE, derandomize=True)
+hypothesis_settings.load_profile(REPEATABLE)
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +137,7 @@ FLOW = (
     "test_secret_sources",
     "test_logs",
     "test_conftest",
+    "test_databases",
 )
 
 
@@ -150,6 +154,17 @@ def pytest_configure() -> None:
     """Handle SIGTERM like Ctrl-C, so that fixtures stop their servers, and ignore libpq's environment variables."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ignore_environment()
+
+
+def pytest_collection() -> None:
+    """Collect no garbage while thousands of modules and tests are loaded, none of which is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the modules and tests from garbage collections, each of which would take 0.4 s otherwise."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -189,30 +204,29 @@ def new_template(stack: Stack, schema: CustomerSchema) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def databases(stack: Stack) -> Databases:
+    """Copies of templates."""
+    return Databases(stack.owner_dsn)
+
+
 @pytest.fixture
-def database(stack: Stack, template_database: str) -> Iterator[str]:
+def database(stack: Stack, databases: Databases, template_database: str) -> Iterator[str]:
     """Connection string of a migrated database that nobody else uses, for the platform's own login."""
-    dsn = copy_database(stack, template_database)
-    yield dsn
+    name = databases.copy(template_database)
+    yield make_conninfo(stack.addresses["postgres"], dbname=name)
     run_session.end_kept()  # a run in this process leaves its session open until the process ends
-    drop_database(stack, dsn)
+    databases.give_back(name, template_database)
 
 
 def copy_database(stack: Stack, template: str) -> str:
-    """Return the connection string of a new copy of a database. The original must have no connections."""
-    name = f"test_{next(_number)}"
+    """Return the connection string of a new copy of a database, which stays. The original must have no connections."""
+    name = f"copy_{next(_number)}"
     with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
         connection.execute(
             sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
         )
     return make_conninfo(stack.addresses["postgres"], dbname=name)
-
-
-def drop_database(stack: Stack, dsn: str) -> None:
-    """Drop a database and end its sessions. Its pages need not be written to the disk any more, which takes longer."""
-    name = str(conninfo_to_dict(dsn)["dbname"])
-    with psycopg.connect(stack.owner_dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture

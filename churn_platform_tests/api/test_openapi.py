@@ -19,6 +19,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.api.running import Api
 from churn_platform_tests.api.test_predictions import decoded
 from churn_platform_tests.decoding.schemas import schemas
+from churn_platform_tests.examples import examples
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS
 
 CHECKS = [
@@ -50,7 +51,7 @@ def test_whatever_the_description_allows_is_answered_as_it_says(api: Api, method
     operation = description[path][method]
 
     @given(case=operation.as_strategy())
-    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck))
     def answer(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(base_url=api.url, checks=CHECKS)
 
@@ -97,7 +98,7 @@ def test_the_example_of_a_change_changes_a_feature(schema: CustomerSchema) -> No
 
 
 @given(schema=schemas())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_the_example_of_any_schema_is_a_valid_customer(schema: CustomerSchema) -> None:
     body = json.dumps(openapi.example_customer(schema)).encode()
 

@@ -27,6 +27,7 @@ from churn_platform_tests.api.conftest import HIGH_RISK, config_of
 from churn_platform_tests.api.running import Api, serving
 from churn_platform_tests.conftest import copy_database, new_template
 from churn_platform_tests.decoding.schemas import NULL, valid_values, wrong_values
+from churn_platform_tests.examples import examples
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers
 from churn_platform_tests.scoring.bundles import bundle_of, small_bundle
 from churn_platform_tests.stream.messages import bad_values, good_values
@@ -111,7 +112,7 @@ def customers_of(schema: CustomerSchema) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_scores_are_those_of_the_stream_to_the_last_bit(served: Served, data: st.DataObject) -> None:
     schema = served.config.schema
     customers = data.draw(st.lists(customers_of(schema), min_size=1, max_size=30))
@@ -131,7 +132,7 @@ def test_scores_are_those_of_the_stream_to_the_last_bit(served: Served, data: st
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_refusals_are_those_of_the_stream(served: Served, data: st.DataObject) -> None:
     schema = served.config.schema
     name = data.draw(st.sampled_from(schema.event_fields))

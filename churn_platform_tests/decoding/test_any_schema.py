@@ -15,6 +15,7 @@ from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.decoding.schemas import NULL, schemas, valid_values, wrong_values
 from churn_platform_tests.decoding.test_events import EVENT, decoded, message, reason
+from churn_platform_tests.examples import examples
 
 WHOLE_BYTES = {"smallint": 2, "integer": 4, "bigint": 8}
 
@@ -44,7 +45,7 @@ def expected(column: Column, value: Any) -> Any:
 
 
 @given(data=st.data(), schema=schemas())
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=examples(60), deadline=None)
 def test_what_a_schema_allows_is_an_event_with_these_values(data: st.DataObject, schema: CustomerSchema) -> None:
     several = data.draw(st.lists(customers(schema), min_size=1, max_size=3))
 
@@ -63,7 +64,7 @@ def test_what_a_schema_allows_is_an_event_with_these_values(data: st.DataObject,
 
 
 @given(data=st.data(), schema=schemas())
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=examples(100), deadline=None)
 def test_what_a_schema_refuses_is_a_dead_letter_that_names_the_column(
     data: st.DataObject, schema: CustomerSchema
 ) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from churn_platform.decoding.outcomes import Outcome, OutcomeDecoder, RejectedOutcome, outcome_decoder
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform_tests.examples import examples
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ FROM, UNTIL = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 11, 28, tzinfo=UT
     milliseconds=st.integers(min_value=-(2**63), max_value=2**63 - 1),
     kind=st.sampled_from([TIMESTAMP_NOT_AVAILABLE, TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME]),
 )
-@hypothesis_settings(max_examples=1_000, deadline=None)
+@hypothesis_settings(max_examples=examples(1_000), deadline=None)
 def test_any_message_is_an_outcome_within_bounds_or_rejected_with_a_reason_that_can_be_stored(
     value: bytes | None, milliseconds: int, kind: int, bank_schema: CustomerSchema
 ) -> None:

@@ -20,6 +20,7 @@ from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform, assemble, take_features
 from churn_platform.schema.customer_schema import CustomerSchema
+from churn_platform_tests.examples import examples
 from churn_platform_tests.features.customers import (
     BANK,
     SUBSCRIBERS,
@@ -63,7 +64,7 @@ def test_training_and_scoring_transform_any_customers_of_the_bank_identically(co
     np.testing.assert_array_equal(TRANSFORM.transform(columns), step_by_step(columns, TRANSFORM), strict=True)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(schema=feature_schemas(), seed=st.integers(0, 2**32), rows=st.integers(0, 30))
 def test_training_and_scoring_transform_customers_of_any_schema_identically(
     schema: CustomerSchema, seed: int, rows: int
@@ -100,7 +101,7 @@ def test_fitted_steps_read_from_json_transform_identically(schema: CustomerSchem
     np.testing.assert_array_equal(again.transform(others), transform.transform(others))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(columns=raw_columns())
 def test_the_features_of_a_row_do_not_depend_on_other_rows(columns: Columns) -> None:
     together = TRANSFORM.transform(columns)

@@ -1,5 +1,6 @@
 """Verification: a healthy stream passes, and each violated invariant is found."""
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,12 @@ import numpy as np
 import psycopg
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from churn_platform.database.metrics import daily_figures, hourly_figures
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
+from churn_platform.kafka.reading import read_all
 from churn_platform.local.stack import Stack
 from churn_platform.operations import reset
 from churn_platform.operations.verification.extracts import Ranges
@@ -22,7 +24,8 @@ from churn_platform.operations.verification.invariants import Invariant
 from churn_platform.operations.verification.verify import check_invariants
 from churn_platform.stream.config import StreamConfig
 from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
-from churn_platform_tests.conftest import copy_database, drop_database
+from churn_platform_tests.conftest import copy_database
+from churn_platform_tests.databases import Databases
 from churn_platform_tests.stream.streams import Stream, event, new_stream
 from churn_platform_tests.waiting import wait_until
 
@@ -116,13 +119,6 @@ def with_low_threshold(stream: Stream) -> Stream:
     return stream
 
 
-@pytest.fixture
-def own(stream: Stream) -> Stream:
-    """A stream with a history, whose topics the test may change."""
-    give_history(with_low_threshold(stream))
-    return stream
-
-
 @pytest.fixture(scope="module")
 def history(stack: Stack, template_database: str, bundle_uri: str) -> StreamConfig:
     """A stream with a history that no test changes."""
@@ -132,12 +128,29 @@ def history(stack: Stack, template_database: str, bundle_uri: str) -> StreamConf
 
 
 @pytest.fixture
-def copied(stack: Stack, history: StreamConfig) -> Iterator[Stream]:
+def copied(databases: Databases, history: StreamConfig) -> Iterator[Stream]:
     """A stream with a history: a copy of its database, and topics that the test must not change."""
-    copy = copy_database(stack, str(conninfo_to_dict(history.dsn)["dbname"]))
-    with Stream(replace(history, dsn=copy)) as stream:
+    original = str(conninfo_to_dict(history.dsn)["dbname"])
+    copy = databases.copy(original)
+    with Stream(replace(history, dsn=make_conninfo(history.dsn, dbname=copy))) as stream:
         yield stream
-    drop_database(stack, copy)
+    databases.give_back(copy, original)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def republished(copied: Stream) -> Stream:
+    """A stream with a history, whose predictions topic the test may change: it has the messages of the original one."""
+    original = copied.config.predictions_topic
+    copied.config = replace(copied.config, predictions_topic=f"{original}-{next(_numbers)}")
+    created_topics.create_missing(copied.admin, copied.config)
+    producer = Producer(copied.config.kafka.client)
+    for message in read_all(copied.config.kafka, original):
+        producer.produce(copied.config.predictions_topic, message.value(), key=message.key())
+    assert producer.flush(30) == 0
+    return copied
 
 
 def test_every_invariant_holds_for_a_stream_with_a_history(copied: Stream) -> None:
@@ -285,17 +298,17 @@ def test_a_violated_invariant_is_found(stack: Stack, copied: Stream, damage: Lit
         pytest.param({"event_id": "01936c5e-7d3b-7c4e-9f61-3b1f0c2a8d10"}, id="one that is not in the table"),
     ],
 )
-def test_a_surplus_prediction_in_the_topic_is_found(own: Stream, changes: dict[str, object]) -> None:
-    publish(own, copy_of_a_prediction(own, **changes))
+def test_a_surplus_prediction_in_the_topic_is_found(republished: Stream, changes: dict[str, object]) -> None:
+    publish(republished, copy_of_a_prediction(republished, **changes))
 
-    assert violated(own) == {"published"}
+    assert violated(republished) == {"published"}
 
 
-def test_foreign_messages_in_the_predictions_topic_are_counted_and_violate_no_invariant(own: Stream) -> None:
+def test_foreign_messages_in_the_predictions_topic_are_counted_and_violate_no_invariant(republished: Stream) -> None:
     for value in (b"hello", b'{"some": "other JSON"}'):
-        publish(own, value)
+        publish(republished, value)
 
-    found = invariants(own)
+    found = invariants(republished)
 
     assert [invariant.violations for invariant in found.values() if not invariant.holds] == []
     assert found["published"].figures["foreign"] == 2
@@ -320,25 +333,26 @@ def test_a_missing_predictions_topic_is_found(copied: Stream) -> None:
 
 
 @pytest.mark.slow
-def test_an_event_that_the_position_passed_without_reading_is_found(own: Stream) -> None:
-    own.send([event(1)], partition=2)
-    own.connection.execute("update stream_positions set next_offset = next_offset + 1 where kafka_partition = 2")
+def test_an_event_that_the_position_passed_without_reading_is_found(stream: Stream) -> None:
+    give_history(with_low_threshold(stream))
+    stream.send([event(1)], partition=2)
+    stream.connection.execute("update stream_positions set next_offset = next_offset + 1 where kafka_partition = 2")
 
-    found = invariants(own)["ledger"]
+    found = invariants(stream)["ledger"]
 
     assert not found.holds
     assert "no batch has read" in found.violations[0]
 
 
-def test_predictions_deleted_from_the_topic_by_retention_are_not_violations(own: Stream) -> None:
-    admin, name = own.admin, own.config.predictions_topic
+def test_predictions_deleted_from_the_topic_by_retention_are_not_violations(republished: Stream) -> None:
+    admin, name = republished.admin, republished.config.predictions_topic
     ends = topics.list_offsets(admin, topics.describe(admin, name), topics.LATEST)
     for future in admin.delete_records(
         [TopicPartition(name, number, end // 2) for number, end in ends.items()]
     ).values():
         future.result()
 
-    found = invariants(own)["published"]
+    found = invariants(republished)["published"]
 
     assert found.holds, found.violations
     assert found.figures["deleted"] == 111 - found.figures["published"] > 0

@@ -19,6 +19,7 @@ from churn_platform.schema.exceptions import HeaderError, SchemaError
 from churn_platform.schema.inference import infer_schema
 from churn_platform.schema.reader import load_customers
 from churn_platform.schema.toml_file import parse_schema
+from churn_platform_tests.examples import examples
 from churn_platform_tests.schema.files import BANK, SUBSCRIBERS
 
 ROWS = 200
@@ -239,7 +240,7 @@ NAMES = st.one_of(
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_the_draft_of_any_table_is_valid_and_can_be_read_with(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

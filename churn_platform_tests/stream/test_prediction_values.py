@@ -20,6 +20,7 @@ from churn_platform.stream.scoring import ScoredEvents
 from churn_platform_tests.decoding.schemas import NULL, schemas
 from churn_platform_tests.decoding.test_any_schema import as_json, customers
 from churn_platform_tests.decoding.test_events import EVENT, decoded, message
+from churn_platform_tests.examples import examples
 
 BATCH = "2026-11-24T08:00:00.000000Z"
 
@@ -38,7 +39,7 @@ def scored(events: EventColumns) -> ScoredEvents:
 
 
 @given(data=st.data(), schema=schemas())
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=examples(40), deadline=None)
 def test_a_message_has_the_values_of_its_event(data: st.DataObject, schema: CustomerSchema) -> None:
     several = data.draw(st.lists(customers(schema), min_size=1, max_size=3))
     decoder = EventDecoder(schema)

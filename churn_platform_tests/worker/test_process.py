@@ -107,7 +107,13 @@ def test_it_follows_the_stream_within_five_seconds_and_ends_cleanly(ledger: Foll
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("targets", ["", "chat=json://127.0.0.1:1/hook"], ids=["without targets", "with Apprise"])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        pytest.param("", marks=pytest.mark.slow, id="without targets"),  # less than with Apprise
+        pytest.param("chat=json://127.0.0.1:1/hook", id="with Apprise"),
+    ],
+)
 def test_it_is_small_and_idle_when_nothing_happens(ledger: FollowedLedger, tmp_path: Path, targets: str) -> None:
     port = free_port()
     with worker_process(tmp_path, OPERATOR_TARGETS=targets, WORKER_METRICS_PORT=str(port)) as process:

@@ -23,6 +23,7 @@ from churn_platform.schema.exceptions import CustomersFileError
 from churn_platform.schema.reader import load_customers
 from churn_platform.scoring.frames import UnscorableRowsError, scorable_columns
 from churn_platform_tests import bank
+from churn_platform_tests.examples import examples
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS
 
 NOW = datetime(2026, 11, 24, 9, tzinfo=UTC)
@@ -126,7 +127,7 @@ def test_a_file_and_the_stream_agree_on_every_value_of_a_column(
 ) -> None:
     column = schema.column(name)
 
-    @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None, max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
     @given(value=values_of(column))
     def agree(value: Value) -> None:
         assert file_accepts(schema, column, value, tmp_path) == stream_accepts(schema, column, value)
@@ -150,7 +151,7 @@ def frame_accepts(schema: CustomerSchema, column: Column, value: Value) -> bool:
 def test_a_frame_and_the_stream_agree_on_every_value_of_a_column(schema: CustomerSchema, name: str) -> None:
     column = schema.column(name)
 
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=examples(100))
     @given(value=values_of(column))
     def agree(value: Value) -> None:
         assert frame_accepts(schema, column, value) == stream_accepts(schema, column, value)
