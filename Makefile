@@ -237,8 +237,8 @@ format: install ## Fix formatting and what ruff can fix
 
 .PHONY: lock
 lock: $(BIN)/uv ## Resolve pyproject.toml into requirements.lock, for every platform, with hashes
-	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --group embedded --group dev \
-		--output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --extra kubernetes --group embedded \
+		--group dev --output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-docs
 lock-docs: $(BIN)/uv ## Resolve the documentation tools into docs/requirements.lock, with the versions of requirements.lock
