@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 import tenacity
 from botocore.config import Config
-from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 from dagster._serdes import ConfigurableClassData
 from dagster_aws.ecs import EcsRunLauncher
 from dagster_aws.ecs.utils import RetryableEcsException, run_ecs_task
@@ -35,7 +36,7 @@ API_CONFIG: Final = Config(retries={"mode": "standard", "max_attempts": 8}, conn
 
 _THROTTLED: Final = frozenset({"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException"})
 _UNAVAILABLE: Final = frozenset({"ServerException", "ServiceUnavailable", "InternalFailure", "RequestTimeout"})
-# Reasons for which ECS refuses a task now and may accept it later; in an error of dagster-aws, which has no class for it.
+# Reasons for which ECS refuses a task now and may accept it later, in an error of dagster-aws that has no class.
 _NO_CAPACITY: Final = ("RESOURCE:", "Capacity is unavailable")
 
 _python_log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class RetryingEcsRunLauncher(EcsRunLauncher[dg.DagsterInstance]):
             cluster: name or ARN of the cluster.
             subnets: ids of the subnets of the tasks, separated by commas.
             security_groups: ids of their security groups, separated by commas.
-            assign_public_ip: whether a task gets a public address; needed in subnets without a NAT gateway or endpoints.
+            assign_public_ip: whether a task gets a public address; needed without a NAT gateway or endpoints.
             capacity_provider: FARGATE, FARGATE_SPOT, or the name of a capacity provider of the cluster.
             configuration: of EcsRunLauncher.
         """
@@ -135,7 +136,7 @@ def run_task(
         The task.
 
     Raises:
-        ClientError, RetryableEcsException: ECS has throttled or refused the request until then, or the request is wrong.
+        ClientError, RetryableEcsException: ECS has throttled or refused it until then, or it is wrong.
     """
     token = str(uuid.uuid4())
     for attempt in tenacity.Retrying(
@@ -158,7 +159,7 @@ def run_task(
 
 def is_refusal(error: Exception) -> bool:
     """Return whether ECS has answered that it started no task."""
-    return not isinstance(error, ClientError | ConnectionError | HTTPClientError)
+    return not isinstance(error, ClientError | NoConnectionError | HTTPClientError)
 
 
 def may_pass(error: BaseException) -> bool:
@@ -166,7 +167,7 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code", "")
         return code in _THROTTLED | _UNAVAILABLE
-    if isinstance(error, ConnectionError | HTTPClientError | RetryableEcsException):
+    if isinstance(error, NoConnectionError | HTTPClientError | RetryableEcsException):
         return True
     return isinstance(error, Exception) and any(reason in str(error) for reason in _NO_CAPACITY)
 

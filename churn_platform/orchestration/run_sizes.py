@@ -15,7 +15,7 @@ class RunSize:
 
     Attributes:
         cpus: virtual CPUs. Fargate offers 1, 2, 4 and more.
-        memory_gib: memory in GiB. For each number of CPUs, Fargate offers at least twice and at most eight times as many.
+        memory_gib: memory in GiB. For each CPU, Fargate offers 2 to 8 GiB.
     """
 
     cpus: int
@@ -30,11 +30,7 @@ class RunSize:
             "ecs/memory": str(self.memory_gib * 1024),
             # A pod that uses more memory than it requested may be evicted, so both are equal. CPU is shared.
             "dagster-k8s/config": json.dumps(
-                {
-                    "container_config": {
-                        "resources": {"requests": resources, "limits": {"memory": resources["memory"]}}
-                    }
-                }
+                {"container_config": {"resources": {"requests": resources, "limits": {"memory": resources["memory"]}}}}
             ),
         }
 

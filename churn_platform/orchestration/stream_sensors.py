@@ -101,7 +101,13 @@ def customer_events_sensor(
             return dg.SkipReason(str(error))
         state = _State.load(context.cursor)
         stuck, held = state.stuck_at(backlog, now), sum(backlog.held.values())
-        runs = streaming_runs(context.instance, connection, state.missing, now)
+        runs = streaming_runs(
+            context.instance,
+            connection,
+            state.missing,
+            now,
+            start_timeout_seconds=settings().dagster.run_start_timeout_seconds,
+        )
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
             orphan_materialization(batch, stream_batches.ranges_of(connection, batch.batch))
             for batch in _unreported(context.instance, connection)
@@ -125,6 +131,7 @@ def customer_events_sensor(
             ready=math.isinf(config.idle_seconds),
             standby=settings().stream.standby,
             batch_seconds=config.batch_seconds,
+            lead_seconds=settings().dagster.run_start_seconds,
         )
         # Reading published offsets takes half a second. If a run has to start, the next tick does it.
         if not decision.launch and state.wants_observation(backlog.waiting, held, now):

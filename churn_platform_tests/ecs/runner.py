@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -137,21 +138,29 @@ class TaskRunner:
 
     def _start(self, each: Execution) -> None:
         override = each.task.overrides["containerOverrides"][0]
-        definition = self.cloud.ecs.describe_task_definition(each.task.task_definition_arn)
-        (container,) = (one for one in definition.container_definitions if one["name"] == override["name"])
-        environment = {one["name"]: one["value"] for one in container.get("environment", [])}
-        environment |= {one["name"]: self._secret(one["valueFrom"]) for one in container.get("secrets", [])}
+        environment = self.environment_of(each.task.task_definition_arn, override["name"])
         environment |= {one["name"]: one["value"] for one in override.get("environment", [])}
-        command: list[str] = override.get("command") or container["command"]
         each.process = subprocess.Popen(
-            command,
+            override["command"],
             cwd=each.folder,
-            env=environment | _own_disk(each.folder),
+            env=environment | _own_disk(each.folder),  # a container has nothing of the launcher's environment
             stdout=(each.folder / "output.log").open("wb"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         each.task.last_status = "RUNNING"
+
+    def environment_of(self, definition: str, name: str) -> dict[str, str]:
+        """Return the environment of a container, with the values of its secrets.
+
+        Args:
+            definition: ARN or family of its task definition.
+            name: of the container.
+        """
+        found = self.cloud.ecs.describe_task_definition(definition)
+        (container,) = (each for each in found.container_definitions if each["name"] == name)
+        environment = {each["name"]: each["value"] for each in container.get("environment", [])}
+        return environment | {each["name"]: self._secret(each["valueFrom"]) for each in container.get("secrets", [])}
 
     def _settle(self, each: Execution, code: int | None, reason: str) -> None:
         each.exit_code, each.settled = code, True
@@ -162,7 +171,9 @@ class TaskRunner:
     def _secret(self, source: str) -> str:
         # arn:aws:secretsmanager:region:account:secret:name[:key:stage:version]
         parts = source.split(":")
-        with boto3.client("secretsmanager", **connection(self.cloud.url, key=ANYBODY, secret=ANYBODY)) as client:
+        with closing(
+            boto3.client("secretsmanager", **connection(self.cloud.url, key=ANYBODY, secret=ANYBODY))
+        ) as client:
             return str(client.get_secret_value(SecretId=":".join(parts[:7]))["SecretString"])
 
 
