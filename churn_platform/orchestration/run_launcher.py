@@ -30,11 +30,7 @@ class Worker(Enum):
     """The launcher does not know, or does not answer."""
 
 
-_WORKERS: Final = {
-    WorkerStatus.RUNNING: Worker.ALIVE,
-    WorkerStatus.UNKNOWN: Worker.UNKNOWN,
-    WorkerStatus.NOT_FOUND: Worker.UNKNOWN,  # it may still be created: a launcher repeats requests for minutes
-}
+_WORKERS: Final = {WorkerStatus.RUNNING: Worker.ALIVE, WorkerStatus.UNKNOWN: Worker.UNKNOWN}
 
 
 def worker_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Worker:
