@@ -132,7 +132,7 @@ def test_services_are_stopped_before_tasks_and_the_stack_before_task_definitions
     assert stacks.url
     positions = [
         next(number for number, report in enumerate(reports) if report.startswith(start))
-        for start in ("Stopping the service", "Stopping the task", "Deleting the stack", "Deleting 10 task")
+        for start in ("Stopping the service", "Stopping the task", "Deleting the stack", "Deleting 9 task")
     ]
     assert positions == sorted(positions)
 

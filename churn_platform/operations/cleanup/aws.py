@@ -8,7 +8,7 @@ the bucket, Kafka's topics and the database stay. `churn clean` deletes what the
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -148,8 +148,12 @@ class AwsDeployment:
     # Services and tasks
 
     def _services(self) -> Iterator[tuple[str, str]]:
-        for arn in _listed(self._pages("ecs", "list_services", "serviceArns", cluster=self.stack)):
-            yield arn, ""
+        arns = _listed(self._pages("ecs", "list_services", "serviceArns", cluster=self.stack))
+        for start in range(0, len(arns), AT_ONCE):
+            answer = self._aws.ecs.describe_services(cluster=self.stack, services=arns[start : start + AT_ONCE])
+            for each in answer["services"]:
+                if each["status"] != "INACTIVE":  # deleted; ECS removes it by itself
+                    yield each["serviceArn"], f"{each['status'].lower()}, {each['runningCount']} tasks"
 
     def _tasks(self) -> Iterator[tuple[str, str]]:
         for arn in _listed(self._pages("ecs", "list_tasks", "taskArns", cluster=self.stack)):
@@ -162,15 +166,7 @@ class AwsDeployment:
             self._aws.ecs.update_service(cluster=self.stack, service=arn, desiredCount=0)
         for arn in arns:
             self._aws.ecs.delete_service(cluster=self.stack, service=arn, force=True)
-        self._wait(report, "services to drain", lambda: self._draining(arns))
-
-    def _draining(self, arns: Sequence[str]) -> list[str]:
-        """Return the services that have not ended yet."""
-        left: list[str] = []
-        for start in range(0, len(arns), AT_ONCE):
-            answer = self._aws.ecs.describe_services(cluster=self.stack, services=arns[start : start + AT_ONCE])
-            left += [each["serviceArn"] for each in answer["services"] if each["status"] == "DRAINING"]
-        return left
+        self._wait(report, "services to drain", lambda: [arn for arn, _ in self._services()])
 
     def _stop_tasks(self, report: Report) -> None:
         for arn, _ in list(self._tasks()):
