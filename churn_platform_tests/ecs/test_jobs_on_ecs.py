@@ -119,11 +119,11 @@ def test_a_run_that_starts_after_it_was_recorded_as_failed_ends_without_doing_an
     (late,) = deployment.runner.of_job(STREAM)
     (run,) = deployment.runs(STREAM)
 
+    send(deployment, 100)
     deployment.fail(run["runId"])  # as Dagster does after start_timeout_seconds
     wait_until(lambda: len(deployment.runner.of_job(STREAM)) == 2, TIMEOUT, "a task for another run")
     _, second = deployment.runner.of_job(STREAM)
     deployment.runner.release(second)
-    send(deployment, 100)
     wait_until(lambda: deployment.events_read() == 100, TIMEOUT, "the second run to stream")
     deployment.runner.release(late)
     wait_until(lambda: late.settled, TIMEOUT, "the late task to end")
@@ -143,11 +143,11 @@ def test_a_task_that_dies_is_replaced_and_one_that_cannot_start_too(deploy: Depl
     wait_until(lambda: deployment.runner.of_job(STREAM), TIMEOUT, "a task for a streaming run")
     (first,) = deployment.runner.of_job(STREAM)
 
+    send(deployment, 100)
     deployment.runner.fail_pending(first, "CannotPullContainerError: pull image manifest has been retried")
     wait_until(lambda: len(deployment.runner.of_job(STREAM)) == 2, TIMEOUT, "a task for another run")
     second = deployment.runner.of_job(STREAM)[1]
     deployment.runner.release(second)
-    send(deployment, 100)
     wait_until(lambda: deployment.events_read() == 100, TIMEOUT, "the second run to stream")
     deployment.runner.start_seconds = 0.0
     deployment.runner.kill(second)
