@@ -17,9 +17,13 @@ import tenacity
 from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
+from dagster._core.launcher.base import LaunchRunContext
 from dagster._serdes import ConfigurableClassData
 from dagster_aws.ecs import EcsRunLauncher
 from dagster_aws.ecs.utils import RetryableEcsException, run_ecs_task
+
+from churn_platform.files.artifacts import in_s3
+from churn_platform.settings import SettingsError, settings
 
 if TYPE_CHECKING:
     from typing import Self
@@ -109,9 +113,35 @@ class RetryingEcsRunLauncher(EcsRunLauncher[dg.DagsterInstance]):
         """Return the configuration of the clients of ECS, Secrets Manager and CloudWatch Logs."""
         return API_CONFIG
 
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Launch a run.
+
+        Raises:
+            SettingsError: the artifacts are in a folder, which no other task would see.
+        """
+        require_shared_artifacts(settings().platform.artifacts_root)
+        super().launch_run(context)
+
     def _run_task(self, **run_task_kwargs: Any) -> Mapping[str, Any]:
         """Start the task of a run."""
         return run_task(self.ecs, run_task_kwargs)
+
+
+def require_shared_artifacts(root: str) -> None:
+    """Make sure that what one task writes can be read by another.
+
+    Args:
+        root: of the artifacts.
+
+    Raises:
+        SettingsError: it is a local folder.
+    """
+    if not in_s3(root):
+        raise SettingsError(
+            f"CHURN_ARTIFACTS is the folder {root}, and runs on ECS share no disk: a training would not find the prepared "
+            "data.",
+            remedy="Set CHURN_ARTIFACTS to s3://bucket/prefix in every service and in the task definition of runs.",
+        )
 
 
 def run_task(

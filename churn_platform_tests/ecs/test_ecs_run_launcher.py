@@ -10,8 +10,9 @@ from botocore.exceptions import ClientError
 from dagster_aws.ecs.utils import RetryableEcsException
 from mypy_boto3_ecs import ECSClient
 
-from churn_platform.orchestration.ecs_run_launcher import is_refusal, may_pass, run_task
+from churn_platform.orchestration.ecs_run_launcher import is_refusal, may_pass, require_shared_artifacts, run_task
 from churn_platform.orchestration.jobs import data_preparation_job, prediction_stream_job, training_job
+from churn_platform.settings import SettingsError
 from churn_platform_tests.ecs.cloud import RUN_TASK, Cloud
 from churn_platform_tests.files.s3_server import ANYBODY, connection
 
@@ -104,6 +105,13 @@ def test_capacity_may_return_and_a_missing_permission_does_not() -> None:
     assert may_pass(RetryableEcsException("Task failed. Failure reason: AGENT"))
     assert not may_pass(denied)
     assert not is_refusal(denied)
+
+
+def test_artifacts_in_a_folder_are_refused_because_tasks_share_no_disk() -> None:
+    require_shared_artifacts("s3://bucket/churn")
+
+    with pytest.raises(SettingsError, match="share no disk"):
+        require_shared_artifacts("/var/lib/churn/artifacts")
 
 
 def test_each_job_states_the_size_of_its_task() -> None:
