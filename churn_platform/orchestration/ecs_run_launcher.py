@@ -138,8 +138,7 @@ def require_shared_artifacts(root: str) -> None:
     """
     if not in_s3(root):
         raise SettingsError(
-            f"CHURN_ARTIFACTS is the folder {root}, and runs on ECS share no disk: a training would not find the prepared "
-            "data.",
+            f"CHURN_ARTIFACTS is the folder {root}, and runs on ECS share no disk: a training would not find its data.",
             remedy="Set CHURN_ARTIFACTS to s3://bucket/prefix in every service and in the task definition of runs.",
         )
 
