@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import boto3
 import httpx
+from moto.cloudformation import cloudformation_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2 import ec2_backends
 from moto.ecs import ecs_backends
 from moto.ecs.models import EC2ContainerServiceBackend
+from moto.elbv2 import elbv2_backends
+from moto.logs import logs_backends
 from moto.moto_api import state_manager
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.secretsmanager import secretsmanager_backends
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -55,7 +59,8 @@ class Cloud:
     def __exit__(self, *_: object) -> None:
         httpx.post(f"{self.url}/moto-api/reset-auth", content="0").raise_for_status()
         self._server.shutdown()
-        ecs_backends[DEFAULT_ACCOUNT_ID].reset()
+        for backends in (cloudformation_backends, ecs_backends, elbv2_backends, logs_backends, secretsmanager_backends):
+            backends[DEFAULT_ACCOUNT_ID].reset()  # S3 stays: another server in this process may have objects in it
         state_manager.unset_transition("ecs::task")
 
     @property

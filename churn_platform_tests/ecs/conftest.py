@@ -4,7 +4,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -102,6 +102,7 @@ def _upload_customers(cloud: Cloud, folder: Path) -> str:
     file = folder / "customers.csv"
     write_customers(generate_customers(CUSTOMERS, seed=5), file)
     with closing(boto3.client("s3", **connection(cloud.url, key=ANYBODY, secret=ANYBODY))) as s3:
-        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        with suppress(s3.exceptions.BucketAlreadyOwnedByYou):  # of an earlier test
+            s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         s3.upload_file(str(file), BUCKET, "customers.csv")
     return f"s3://{BUCKET}/customers.csv"

@@ -157,7 +157,8 @@ class AwsDeployment:
 
     def _tasks(self) -> Iterator[tuple[str, str]]:
         for arn in _listed(self._pages("ecs", "list_tasks", "taskArns", cluster=self.stack)):
-            yield arn, ""
+            if f":task/{self.stack}/" in arn:  # never stop a task of another cluster, whatever was listed
+                yield arn, ""
 
     def _delete_services(self, report: Report) -> None:
         arns = [arn for arn, _ in self._services()]
