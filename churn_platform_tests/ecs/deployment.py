@@ -34,7 +34,7 @@ TEMPLATE: Final = PROJECT_ROOT / "deploy/ecs/platform.yaml"
 STACK: Final = "churn-tests"
 BUCKET: Final = "churn-deployment"
 PREFIX: Final = "churn"
-TIMEOUT: Final = 300.0
+TIMEOUT: Final = 600.0  # seconds; long, because the machine may be busy with something else
 
 
 @dataclass(frozen=True)

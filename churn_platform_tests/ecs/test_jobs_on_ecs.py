@@ -63,7 +63,7 @@ def _run_of(execution: Execution) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_every_kind_of_run_works_as_a_task_without_a_shared_disk(deploy: Deploy) -> None:
     deployment = deploy(BATCH_SECONDS="20")
     deployment.runner.cloud.throttle(RUN_TASK, times=3)
@@ -94,7 +94,7 @@ def test_every_kind_of_run_works_as_a_task_without_a_shared_disk(deploy: Deploy)
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_runs_that_start_90_s_late_are_neither_declared_dead_nor_launched_twice(deploy: Deploy) -> None:
     deployment = deploy(start_seconds=START_SECONDS, BATCH_SECONDS="240")
     register_champion(deployment)
@@ -111,7 +111,7 @@ def test_runs_that_start_90_s_late_are_neither_declared_dead_nor_launched_twice(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_a_run_that_starts_after_it_was_recorded_as_failed_ends_without_doing_anything(deploy: Deploy) -> None:
     deployment = deploy(start_seconds=math.inf, BATCH_SECONDS="600")
     register_champion(deployment)
@@ -136,7 +136,7 @@ def test_a_run_that_starts_after_it_was_recorded_as_failed_ends_without_doing_an
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_a_task_that_dies_is_replaced_and_one_that_cannot_start_too(deploy: Deploy) -> None:
     deployment = deploy(start_seconds=math.inf, BATCH_SECONDS="600")
     register_champion(deployment)
