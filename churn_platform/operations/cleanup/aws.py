@@ -156,7 +156,8 @@ class AwsDeployment:
                     yield each["serviceArn"], f"{each['status'].lower()}, {each['runningCount']} tasks"
 
     def _tasks(self) -> Iterator[tuple[str, str]]:
-        for arn in _listed(self._pages("ecs", "list_tasks", "taskArns", cluster=self.stack)):
+        pages = self._pages("ecs", "list_tasks", "taskArns", cluster=self.stack, desiredStatus="RUNNING")
+        for arn in _listed(pages):
             if f":task/{self.stack}/" in arn:  # never stop a task of another cluster, whatever was listed
                 yield arn, ""
 
