@@ -15,11 +15,12 @@ RUN python3 -m venv /opt/uv \
     && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement /opt/uv.txt
 ENV PATH=/opt/uv/bin:$PATH VIRTUAL_ENV=/opt/venv
 # Install the dependencies of pyproject.toml without its groups, as pinned in requirements.lock. The build fails if a
-# package is missing there or its hash differs.
+# package is missing there or its hash differs. EXTRA=kubernetes adds the run launcher for Kubernetes.
+ARG EXTRA=
 COPY pyproject.toml ./
 # Remove the packages' own tests, 190 MB.
 RUN python3 -m venv --without-pip "$VIRTUAL_ENV" \
-    && uv pip install --require-hashes --constraint requirements.lock --requirement pyproject.toml \
+    && uv pip install --require-hashes --constraint requirements.lock --requirement pyproject.toml ${EXTRA:+--extra "$EXTRA"} \
     && find "$VIRTUAL_ENV" -type d -name tests -prune -exec rm -r {} + \
     && "$VIRTUAL_ENV/bin/python" -m compileall -q -j 0 "$VIRTUAL_ENV/lib"
 # Only pg_dump, pg_restore and psql, 3 MB, for `churn backup` and `churn restore`: Debian's are older than PostgreSQL 18. They

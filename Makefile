@@ -103,7 +103,8 @@ test-prometheus: install $(BIN)/prometheus $(BIN)/alertmanager ## Test metrics, 
 
 .PHONY: test-faults
 test-faults: install ## Inject every fault, one after the other, into a platform under traffic
-	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/kafka/test_secured_kafka.py $(ARGS)
+	$(BIN)/python -m pytest -m "" churn_platform_tests/faults churn_platform_tests/kafka/test_secured_kafka.py \
+		churn_platform_tests/ecs/test_jobs_on_ecs.py $(ARGS)
 
 # Spark, the Java that it runs on, and what its driver and executors import, apart from the platform's own environment.
 .venv-spark/.installed: $(VENV)/.runtime deploy/spark/requirements.lock churn_platform/local/spark.lock.toml
@@ -208,6 +209,10 @@ bench-summaries: install ## Measure views, pages and the summaries that they rea
 bench-growth: install ## Measure the cost of growth (ARGS="--json FILE --partitions 0,20000 --rows 0,10000000")
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
+.PHONY: bench-size
+bench-size: install ## Measure the disk that a million events take in PostgreSQL and in Kafka (ARGS="--events 100000")
+	$(BIN)/python -m benchmarks.size $(ARGS)
+
 .PHONY: bench-dashboard
 bench-dashboard: install ## Measure the dashboard and the views with ten million predictions (ARGS="--predictions 100000 --customers 10000")
 	$(BIN)/python -m benchmarks.dashboard $(ARGS)
@@ -217,13 +222,14 @@ bench-api: install ## Measure the prediction API: latency at a fixed rate, throu
 	$(BIN)/python -m benchmarks.api $(ARGS)
 
 .PHONY: check
-check: install ## Check lint, format, types, package layers, Dagster definitions, Dockerfile, compose file and CI workflow
+check: install ## Check lint, format, types, package layers, Dagster definitions, Dockerfile, compose file, CI workflow and AWS template
 	$(BIN)/ruff check $(ARGS)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/actionlint .github/workflows/*.yml
+	$(BIN)/cfn-lint deploy/ecs/platform.yaml
 	POSTGRES_PASSWORD=- CHURN_PLATFORM_PASSWORD=- CHURN_ANALYST_PASSWORD=- CHURN_RETENTION_PASSWORD=- \
 		$(BIN)/docker-compose --env-file /dev/null --profile '*' config --quiet
 	@# a temporary DAGSTER_HOME: the check needs an instance, but not that of a running platform
@@ -262,8 +268,8 @@ format: install ## Fix formatting and what ruff can fix
 
 .PHONY: lock
 lock: $(BIN)/uv ## Resolve pyproject.toml into requirements.lock, for every platform, with hashes
-	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --group embedded --group dev \
-		--output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 pyproject.toml --extra kubernetes --group embedded \
+		--group dev --output-file requirements.lock --quiet --no-header --no-emit-index-url --no-annotate $(ARGS)
 
 .PHONY: lock-docs
 lock-docs: $(BIN)/uv ## Resolve the documentation tools into docs/requirements.lock, with the versions of requirements.lock

@@ -4,6 +4,7 @@ import typer
 
 from churn_platform.commands import (
     alerts,
+    aws,
     cases,
     customer,
     dashboard,
@@ -89,6 +90,7 @@ dashboard.app.callback(invoke_without_command=True)(stack.with_own_servers(dashb
 serve.app.callback(invoke_without_command=True)(stack.with_own_servers(serve.serve))
 app.add_typer(data.app, name="data")
 app.add_typer(schema.app, name="schema")
+app.add_typer(aws.app, name="aws")
 
 if __name__ == "__main__":
     app()

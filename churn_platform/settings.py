@@ -1074,6 +1074,22 @@ class DagsterSettings(SettingsGroup):
         description="Address of Dagster's web server, http://host:port, at which 'churn data prepare', 'churn model "
         "train' and 'churn logs --run' reach it. Empty: that of 'churn up'.",
     )
+    run_start_seconds: float = Field(
+        default=6,
+        ge=0,
+        validation_alias="RUN_START_SECONDS",
+        description="How long a run usually takes from its request to its first connection to PostgreSQL. Without a "
+        "standby, a streaming run is launched this long before the batch of its predecessor closes. 6 for processes, "
+        "30 on Kubernetes, 120 on ECS.",
+    )
+    run_start_timeout_seconds: float = Field(
+        default=900,
+        ge=600,
+        validation_alias="RUN_START_TIMEOUT_SECONDS",
+        description="The longest time that a run may take to start while its launcher has no record of it. Then it "
+        "counts as dead. A run whose launcher reports that it is starting has start_timeout_seconds in dagster.yaml. "
+        "Set both to 1800 on ECS and on Kubernetes, where a run may wait so long for its machine.",
+    )
     preview_rows: int = Field(
         default=5,
         ge=0,

@@ -124,6 +124,8 @@ FLOW = (
     "orchestration",
     "test_definitions",
     "end_to_end",  # its first file takes longest, so the files after it keep the other processes busy meanwhile
+    "ecs",
+    "kubernetes",
     "operations",
     "commands",
     "benchmarks",

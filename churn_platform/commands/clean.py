@@ -66,7 +66,7 @@ def clean(
         emit({"word": word, **listed, "deleted": deletes})
     elif deletes:
         output.print("Deleted. Kept:" if cleanup.kept else "Deleted. Nothing is left.")
-        output.print(_table([(each.place, each.name, each.reason) for each in cleanup.kept]))
+        output.print(table_of([(each.place, each.name, each.reason) for each in cleanup.kept]))
     if writers:
         raise typer.Exit(ExitCode.IN_USE)
 
@@ -95,7 +95,7 @@ def _show(items: Sequence["Item"], kept: Sequence["Kept"], writers: Sequence["Wr
     ):
         if rows:
             output.print(Text(title, style="bold"))
-            output.print(_table(rows))
+            output.print(table_of(rows))
     if not items:
         output.print("There is nothing to delete.")
     for writer in writers:
@@ -103,7 +103,8 @@ def _show(items: Sequence["Item"], kept: Sequence["Kept"], writers: Sequence["Wr
         error_console.print(Text(f"First: {writer.remedy}", style="bold"), soft_wrap=True)
 
 
-def _table(rows: Sequence[tuple[str, str, str]]) -> Table:
+def table_of(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """Return a table of places, names and remarks."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for _ in range(3):
         table.add_column(overflow="fold")

@@ -10,6 +10,7 @@ import dagster as dg
 
 from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.retries import WINDOW_JOB
+from churn_platform.orchestration.run_sizes import DATA
 from churn_platform.settings import settings
 
 # Time limit of a step. A backlog is processed over several runs, so that no run blocks the queue for long.
@@ -110,7 +111,7 @@ def prune_spark_attempts(context: dg.OpExecutionContext, postgres: PostgresResou
 
 @dg.job(
     # It can wait in the queue, and needs no retry, because the next run is due within the hour.
-    tags={**WINDOW_JOB, "dagster/priority": "-1"},
+    tags={**WINDOW_JOB, **DATA.tags, "dagster/priority": "-1"},
     description="Deletes Dagster's records older than RETENTION_DAYS and archives predictions older than ARCHIVE_DAYS, "
     "in small steps. The log and metadata of each step show what it did.",
 )

@@ -23,6 +23,8 @@ from churn_platform import orchestration
 from churn_platform.scoring.booster import import_xgboost
 
 FORK_SERVER: Final = "multiprocessing.forkserver"  # in its command line
+# Not imported: no run needs it, and its libraries are large.
+ECS_LAUNCHER: Final = "churn_platform.orchestration.ecs_run_launcher"
 # What modules of orchestration/ import when a run needs it, because the code server can do without it.
 MODULES: Final = (
     "churn_platform.database.customer_schemas",
@@ -74,7 +76,7 @@ def _import() -> None:
     # Arrow's allocator would start a thread, which a forked process would lack.
     os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
     for module in pkgutil.walk_packages(orchestration.__path__, f"{orchestration.__name__}."):
-        if module.name != __name__:
+        if module.name not in (__name__, ECS_LAUNCHER):
             importlib.import_module(module.name)
     for name in MODULES:
         importlib.import_module(name)

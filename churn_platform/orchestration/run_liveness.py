@@ -34,9 +34,6 @@ STREAM_TAG: Final = "churn/stream"
 DEAD_SECONDS: Final = 10
 # A run that has not been submitted within this time never will be: its creator died in between.
 UNSUBMITTED_SECONDS: Final = 120
-# If the launcher has not known a run for this long, it never received the run or has lost its record. After a restart,
-# no launcher takes longer to answer again.
-UNKNOWN_SECONDS: Final = 900
 # Number of latest runs of a lane whose failures decide how long to wait before the next run.
 LATEST_RUNS: Final = 8
 
@@ -82,6 +79,8 @@ def streaming_runs(
     missing: Mapping[str, float],
     now: float,
     layout: "Layout",
+    *,
+    start_timeout_seconds: float,
 ) -> StreamingRuns:
     """Mark runs of every job whose process is gone as failed, and return the streaming runs that remain.
 
@@ -94,6 +93,8 @@ def streaming_runs(
         missing: since when active runs have been without a session in PostgreSQL, in seconds since 1970, by run id.
         now: seconds since 1970.
         layout: of the events topic.
+        start_timeout_seconds: if the launcher has not known a run for this long, it never received the run or has lost
+            its record. It is longer than a launcher repeats a request, and than one takes to answer after a restart.
     """
     from churn_platform.database import advisory_locks, stream_batches
 
@@ -109,7 +110,13 @@ def streaming_runs(
         if run.run_id not in sessions and run.status != dg.DagsterRunStatus.QUEUED and _has_sessions(run)
     ]
     since = {run.run_id: missing.get(run.run_id, now) for run in absent}
-    dead = {run.run_id for run in absent if _fail_if_dead(instance, connection, run, now - since[run.run_id])}
+    dead = {
+        run.run_id
+        for run in absent
+        if _fail_if_dead(
+            instance, connection, run, now - since[run.run_id], start_timeout_seconds=start_timeout_seconds
+        )
+    }
     closed = stream_batches.closed_batches(
         connection, [key for each in live if (key := _key(each.dagster_run)) is not None]
     )
@@ -182,7 +189,12 @@ def _key(run: dg.DagsterRun) -> str | None:
 
 
 def _fail_if_dead(
-    instance: dg.DagsterInstance, connection: "psycopg.Connection", run: dg.DagsterRun, absent_seconds: float
+    instance: dg.DagsterInstance,
+    connection: "psycopg.Connection",
+    run: dg.DagsterRun,
+    absent_seconds: float,
+    *,
+    start_timeout_seconds: float,
 ) -> bool:
     """Mark a run as failed if it is dead, and return whether it was.
 
@@ -201,7 +213,8 @@ def _fail_if_dead(
         else:
             worker = worker_of(instance, run)
             only_the_launcher_knows = run.status in STARTING or STREAM_TAG not in run.tags
-            patience = UNKNOWN_SECONDS if worker is Worker.UNKNOWN and only_the_launcher_knows else DEAD_SECONDS
+            lasts = worker is Worker.UNKNOWN and only_the_launcher_knows
+            patience = start_timeout_seconds if lasts else DEAD_SECONDS
             reason += f" The run launcher reports its process as {worker.name.lower()}."
         if worker is Worker.ALIVE or absent_seconds <= patience:
             return False

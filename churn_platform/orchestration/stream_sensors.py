@@ -110,7 +110,14 @@ def customer_events_sensor(
         layout = _layout(context, connection, config)
         state = _State.load(context.cursor)
         stuck, held = state.stuck_at(backlog, now), sum(backlog.held.values())
-        runs = streaming_runs(context.instance, connection, state.missing, now, layout)
+        runs = streaming_runs(
+            context.instance,
+            connection,
+            state.missing,
+            now,
+            layout,
+            start_timeout_seconds=settings().dagster.run_start_timeout_seconds,
+        )
         events: list[dg.AssetMaterialization | dg.AssetObservation] = [
             orphan_materialization(batch, stream_batches.ranges_of(connection, batch.batch))
             for batch in _unreported(context.instance, connection)
@@ -212,6 +219,7 @@ def _decide(
             ready=math.isinf(config.idle_seconds),
             standby=settings().stream.standby,
             batch_seconds=config.batch_seconds,
+            lead_seconds=settings().dagster.run_start_seconds,
         )
     return decisions
 

@@ -7,8 +7,6 @@ from typing import Final
 
 # A live run gets a standby when its last event is at most this old.
 FLOWING_SECONDS: Final = 5.0
-# Without a standby, the successor is launched this long before the batch closes: a run needs 2-3 s to start.
-LEAD_SECONDS: Final = 6.0
 # A run that takes longer than this to start is reported.
 SLOW_SECONDS: Final = 30.0
 FIRST_WAIT_SECONDS: Final = 10.0
@@ -58,7 +56,7 @@ class Decision:
     reason: str
 
 
-def decide(seen: Observed, *, ready: bool, standby: bool, batch_seconds: float) -> Decision:
+def decide(seen: Observed, *, ready: bool, standby: bool, batch_seconds: float, lead_seconds: float) -> Decision:
     """Launch a run if none is active, and a second one, its successor, while a batch is open.
 
     Args:
@@ -66,6 +64,7 @@ def decide(seen: Observed, *, ready: bool, standby: bool, batch_seconds: float) 
         ready: whether a run is to be live even while there is nothing to read, so that no event waits for its start.
         standby: whether the successor is launched early, so that it is warm if the live run dies.
         batch_seconds: age at which a batch closes.
+        lead_seconds: without a standby, how long before that the successor is launched, so that it has started by then.
     """
     waiting = f"{seen.waiting} offsets waiting"
     if seen.last_commit_seconds is not None:
@@ -106,7 +105,7 @@ def decide(seen: Observed, *, ready: bool, standby: bool, batch_seconds: float) 
     flowing = seen.last_commit_seconds is not None and seen.last_commit_seconds <= FLOWING_SECONDS
     if standby and (flowing or ready):
         return Decision(True, f"Streaming; a standby warms up. {waiting}.")
-    if not standby and (seen.waiting > 0 or ready) and seen.batch_open_seconds >= batch_seconds - LEAD_SECONDS:
+    if not standby and (seen.waiting > 0 or ready) and seen.batch_open_seconds >= batch_seconds - lead_seconds:
         return Decision(True, f"Streaming; the batch closes soon. {waiting}.")
     return Decision(False, f"Streaming. {waiting}.")
 

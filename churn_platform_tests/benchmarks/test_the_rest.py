@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import batch, cost, growth, latency, model, stages, summaries
+from benchmarks import batch, cost, growth, latency, model, size, stages, summaries
 from churn_platform.modeling import tuning
 from churn_platform.modeling.training import FOLDS, Hyperparameters, out_of_fold_probabilities
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -35,6 +35,15 @@ def test_latency_measures_every_event_to_its_row_and_to_the_topic() -> None:
     assert abs(seen.events - RATE * SECONDS) < RATE  # on a busy machine the producer sends later, not fewer events
     for quantiles in (seen.row, seen.topic):
         assert 0 < quantiles.p50 <= quantiles.p90 <= quantiles.p99 <= quantiles.max
+
+
+@pytest.mark.slow
+def test_size_measures_the_disk_of_rows_and_of_both_topics() -> None:
+    found = size.measure(Console(quiet=True), events=8_000, commit_events=1_000)
+
+    assert 100 < found.postgres < 1_000
+    assert 300 < found.events_topic < 500
+    assert 300 < found.predictions_topic < 600
 
 
 @pytest.mark.slow

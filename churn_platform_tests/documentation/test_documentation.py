@@ -31,6 +31,7 @@ SHELL = [fence for page in PAGES for fence in fences(page) if fence.language == 
 # The test that runs each command of a `sh` block, possibly with other options. test_examples.py runs the commands of
 # `console` blocks, which show output.
 RUN_BY = {
+    "churn aws clean": "ecs/test_aws_clean.py::test_everything_of_a_deployment_is_deleted_and_nothing_of_another",
     "churn backup": "commands/test_backup_command.py::test_a_backup_is_written_restored_and_recovered",
     "churn clean": "operations/cleanup/test_cleanup.py::test_what_the_platform_created_is_deleted_and_the_rest_is_kept",
     "churn customer erase": "operations/erasure/test_erase.py::"

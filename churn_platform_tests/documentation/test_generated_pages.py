@@ -8,6 +8,7 @@ from typing import get_args
 import psycopg
 import pytest
 
+from benchmarks import sizing
 from churn_platform.commands.settings import as_env_file, as_markdown, reference
 from churn_platform.observability.grafana import DASHBOARDS
 from churn_platform.schema.columns import Kind, Missing, Transform
@@ -34,6 +35,7 @@ FROM_CODE: dict[str, Callable[[], str]] = {
     **{f"deploy/grafana/dashboards/{each.uid}.json": partial(dashboard_page, each) for each in DASHBOARDS},
 }
 
+SIZING_PAGE = "docs/explanation/sizing.md"
 SCHEMA_PAGE, DATA_PAGE = "docs/reference/customer-schema.md", "data/README.md"
 # A table in a page, between a comment with its name and an empty line.
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
@@ -45,6 +47,11 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/reference/metrics.md", "of the database"): lambda: metric_table("database"),
     ("docs/reference/metrics.md", "of the API"): lambda: metric_table("api"),
     ("docs/reference/metrics.md", "alerts"): alert_table,
+    (SIZING_PAGE, "measured"): sizing.measured_table,
+    (SIZING_PAGE, "needed"): sizing.need_table,
+    (SIZING_PAGE, "limits"): sizing.limit_table,
+    (SIZING_PAGE, "cost"): sizing.cost_table,
+    (SIZING_PAGE, "prices"): sizing.price_table,
     (DATA_PAGE, "bank"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/bank/schema.toml")),
     (DATA_PAGE, "subscribers"): lambda: dictionary(load_schema(PROJECT_ROOT / "data/subscribers/schema.toml")),
 }
@@ -77,6 +84,13 @@ def test_a_generated_table_is_up_to_date(file: str, name: str, rewrite: bool) ->
 
     assert count == 1
     _compare(file, written, rewrite=rewrite)
+
+
+@pytest.mark.parametrize("name", sizing.figures()["measured"])
+def test_a_figure_that_sizes_are_computed_from_is_in_its_page(name: str) -> None:
+    figure = sizing.figures()["measured"][name]
+
+    assert figure["text"] in " ".join((PROJECT_ROOT / figure["page"]).read_text().split())
 
 
 @pytest.mark.parametrize("value", [*get_args(Kind), *get_args(Missing), *get_args(Transform)])

@@ -30,7 +30,7 @@ from churn_platform.operations import status
 from churn_platform.orchestration.partitions import batches, day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG, UNKNOWN_SECONDS
+from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG
 from churn_platform.orchestration.run_requests import RANGE_END_TAG, RANGE_START_TAG
 from churn_platform.orchestration.spark import ENGINE_TAG
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
@@ -287,7 +287,7 @@ def test_a_run_unknown_to_its_launcher_is_marked_as_failed_much_later(ticks: Tic
     ticks.age_what_is_missing(seconds=DEAD_SECONDS + 1)
     ticks.tick()
     assert not _run(ticks, run).is_finished
-    ticks.age_what_is_missing(seconds=UNKNOWN_SECONDS)
+    ticks.age_what_is_missing(seconds=settings().dagster.run_start_timeout_seconds)
     ticks.tick()
 
     assert _run(ticks, run).status == dg.DagsterRunStatus.FAILURE

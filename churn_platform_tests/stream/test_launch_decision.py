@@ -47,7 +47,7 @@ STREAMING = replace(QUIET, waiting=40, active_runs=1, batch_open_seconds=20.0, l
     ],
 )
 def test_a_run_is_launched_only_when_it_has_something_to_do(seen: Observed, *, launch: bool) -> None:
-    assert decide(seen, ready=False, standby=True, batch_seconds=60).launch is launch
+    assert decide(seen, ready=False, standby=True, batch_seconds=60, lead_seconds=6).launch is launch
 
 
 @pytest.mark.parametrize(
@@ -65,20 +65,26 @@ def test_a_run_is_launched_only_when_it_has_something_to_do(seen: Observed, *, l
     ],
 )
 def test_a_run_is_kept_ready_where_no_event_is_to_wait_for_one(seen: Observed, *, launch: bool) -> None:
-    assert decide(seen, ready=True, standby=True, batch_seconds=60).launch is launch
+    assert decide(seen, ready=True, standby=True, batch_seconds=60, lead_seconds=6).launch is launch
 
 
 def test_without_a_standby_a_successor_is_launched_when_the_batch_is_about_to_close() -> None:
     early, late = STREAMING, replace(STREAMING, batch_open_seconds=55.0)
 
-    assert not decide(early, ready=False, standby=False, batch_seconds=60).launch
-    assert decide(late, ready=False, standby=False, batch_seconds=60).launch
+    assert not decide(early, ready=False, standby=False, batch_seconds=60, lead_seconds=6).launch
+    assert decide(late, ready=False, standby=False, batch_seconds=60, lead_seconds=6).launch
+
+
+def test_without_a_standby_a_successor_that_starts_slowly_is_launched_earlier() -> None:
+    opened = replace(STREAMING, batch_open_seconds=200.0)
+
+    assert not decide(opened, ready=False, standby=False, batch_seconds=300, lead_seconds=6).launch
+    assert decide(opened, ready=False, standby=False, batch_seconds=300, lead_seconds=120).launch
 
 
 def test_the_reason_contains_what_the_sensor_observed() -> None:
-    reason = decide(
-        replace(STREAMING, waiting=412, last_commit_seconds=9.2), ready=False, standby=True, batch_seconds=60
-    ).reason
+    seen = replace(STREAMING, waiting=412, last_commit_seconds=9.2)
+    reason = decide(seen, ready=False, standby=True, batch_seconds=60, lead_seconds=6).reason
 
     assert "412 offsets waiting" in reason
     assert "last commit 9 s ago" in reason

@@ -1,0 +1,1 @@
+"""Amazon ECS: the launcher, the templates and the cleanup, against moto. A runner executes what RunTask asks for."""

@@ -1,0 +1,1 @@
+"""Kubernetes: the manifests, and the jobs that the run launcher creates."""
