@@ -18,7 +18,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform.settings import parse_settings
 from churn_platform.stream.config import StreamConfig
-from churn_platform_tests.conftest import copy_database, drop_database, forget_settings
+from churn_platform_tests.conftest import copy_database, forget_settings
 from churn_platform_tests.ecs.cloud import Cloud
 from churn_platform_tests.ecs.deployment import BUCKET, Deployment, Servers, deployed
 from churn_platform_tests.files.s3_server import ANYBODY, REGION, connection
@@ -93,7 +93,6 @@ def _deployment(
         start_seconds=start_seconds,
     ) as deployment:
         yield deployment
-    drop_database(stack, dsn)
     shutil.rmtree(folder)
 
 
