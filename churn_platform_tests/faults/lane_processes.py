@@ -93,16 +93,20 @@ class LaneProcesses:
 
     def kill_live(self, lane: int) -> None:
         """Kill the live run of a lane (kill -9) and start another process in its place."""
-        holder = self.sessions()[lane].holder
-        assert holder is not None
-        run_id = holder.removeprefix(advisory_locks.SESSION_PREFIX)
-        victims = [each for each in self._processes if each[0] == lane and run_id in self._runs_of(each[1])]
-        for victim in victims:
-            victim[1].kill()
-            victim[1].wait()
-            self._processes.remove(victim)
-            self.add(lane)
-        assert victims, f"no process of lane {lane} has the run {run_id}"
+        found: list[tuple[int, subprocess.Popen[bytes]]] = []
+
+        def is_live() -> bool:  # not while a batch ends and the standby takes over
+            holder = self.sessions()[lane].holder
+            run_id = "" if holder is None else holder.removeprefix(advisory_locks.SESSION_PREFIX)
+            found[:] = [each for each in self._processes if each[0] == lane and run_id in self._runs_of(each[1])]
+            return holder is not None and bool(found)
+
+        wait_until(is_live, START_SECONDS)
+        victim = found[0]
+        victim[1].kill()
+        victim[1].wait()
+        self._processes.remove(victim)
+        self.add(lane)
 
     def wait_until_live(self) -> None:
         """Wait until each lane has a live run, and a standby that waits for its lock if wanted."""

@@ -201,9 +201,10 @@ def test_the_live_run_its_standby_and_a_pause_are_seen(stream: Stream, collector
     stream_pauses.resume(stream.connection, stream.config.events_topic)
 
     stream.send([event(1)])
-    with stream.standby(stream.plan()):
+    with stream.standby(stream.plan()) as run:
         found = scrape(collector)
         assert (found[live], found[standbys]) == (0, 1)
+    run.join()
 
 
 def test_each_lane_is_seen(stream: Stream, collector: WorkerCollector) -> None:
