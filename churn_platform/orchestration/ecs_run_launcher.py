@@ -95,7 +95,7 @@ class RetryingEcsRunLauncher(EcsRunLauncher[dg.DagsterInstance]):
     def config_type(cls) -> dict[str, Any]:
         """Return the fields of the configuration in dagster.yaml."""
         return {
-            **super().config_type(),
+            **super().config_type(),  # type: ignore[no-untyped-call]  # of the library
             "cluster": dg.Field(dg.StringSource),
             "subnets": dg.Field(dg.StringSource),
             "security_groups": dg.Field(dg.StringSource),

@@ -208,7 +208,7 @@ def _fail_if_dead(
     reason = f"PostgreSQL has had no session of this run for {absent_seconds:.0f} s."
     if SESSION_TAG not in run.tags or STREAM_TAG not in run.tags:
         if run.status == dg.DagsterRunStatus.NOT_STARTED:
-            worker, patience = None, UNSUBMITTED_SECONDS
+            worker, patience = None, float(UNSUBMITTED_SECONDS)
             reason = f"It was not submitted within {absent_seconds:.0f} s."
         else:
             worker = worker_of(instance, run)

@@ -233,7 +233,8 @@ def deployed(
     create_stack(cloud, servers, customers=customers)
     everywhere = {**cloud.environment, **settings}
     for name in ("run", "code", "daemon", "webserver"):
-        (container,) = cloud.ecs.describe_task_definition(f"{STACK}-{name}").container_definitions
+        definition: Any = cloud.ecs.describe_task_definition(f"{STACK}-{name}")
+        (container,) = definition.container_definitions
         kept = [each for each in container["environment"] if each["name"] not in everywhere]
         container["environment"] = [*kept, *({"name": key, "value": value} for key, value in everywhere.items())]
     home = folder / "services"

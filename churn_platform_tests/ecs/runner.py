@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,13 +156,14 @@ class TaskRunner:
             definition: ARN or family of its task definition.
             name: of the container.
         """
-        found = self.cloud.ecs.describe_task_definition(definition)
+        found: Any = self.cloud.ecs.describe_task_definition(definition)
         (container,) = (each for each in found.container_definitions if each["name"] == name)
         environment = {each["name"]: each["value"] for each in container.get("environment", [])}
         return environment | {each["name"]: self._secret(each["valueFrom"]) for each in container.get("secrets", [])}
 
     def _settle(self, each: Execution, code: int | None, reason: str) -> None:
         each.exit_code, each.settled = code, True
+        container: Any
         (container,) = each.task.containers
         container.exitCode, container.last_status = code, "STOPPED"
         each.task.stopped_reason, each.task.desired_status, each.task.last_status = reason, "STOPPED", "STOPPED"
@@ -177,7 +177,7 @@ class TaskRunner:
             return str(client.get_secret_value(SecretId=":".join(parts[:7]))["SecretString"])
 
 
-def _own_disk(folder: Path) -> Mapping[str, str]:
+def _own_disk(folder: Path) -> dict[str, str]:
     """Return the variables of a container: paths on its own disk, and the programs of its image."""
     for name in ("home", "local", "dagster", "tmp"):
         (folder / name).mkdir(exist_ok=True)

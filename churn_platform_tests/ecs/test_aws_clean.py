@@ -44,14 +44,14 @@ def stacks(cloud: Cloud) -> Cloud:
     for name in (STACK, OTHER):
         create_stack(cloud, SERVERS, name=name)
         with closing(cloud.ecs_client()) as ecs:
-            network = {"subnets": [cloud.subnet()], "securityGroups": [cloud.security_group()]}
+            network: Any = {"subnets": [cloud.subnet()], "securityGroups": [cloud.security_group()]}
             ecs.run_task(
                 cluster=name,
                 taskDefinition=f"{name}-run",
                 launchType="FARGATE",
                 networkConfiguration={"awsvpcConfiguration": network},
             )
-            container = {"name": "run", "image": "older", "memory": 512}
+            container: Any = {"name": "run", "image": "older", "memory": 512}
             older = ecs.register_task_definition(family=f"{name}-run", containerDefinitions=[container])
             ecs.deregister_task_definition(taskDefinition=older["taskDefinition"]["taskDefinitionArn"])
     return cloud

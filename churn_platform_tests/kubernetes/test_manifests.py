@@ -60,7 +60,7 @@ def launcher(tmp_path: Path) -> Iterator[tuple[K8sRunLauncher, dg.DagsterInstanc
     configuration = yaml.safe_load((FOLDER / "dagster.yaml").read_text())["run_launcher"]
     configuration["config"] |= {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
     with dg.DagsterInstance.ephemeral() as instance:
-        launcher = K8sRunLauncher.from_config_value(None, configuration["config"])
+        launcher = K8sRunLauncher.from_config_value(None, configuration["config"])  # type: ignore[no-untyped-call]
         launcher.register_instance(instance)
         yield launcher, instance
 
