@@ -629,7 +629,7 @@ class SparkSettings(SettingsGroup):
     """Spark, which scores replays and backlogs when a run asks for it."""
 
     environment: ProjectPath = Field(
-        default=PROJECT_ROOT / ".venv-spark",
+        default=Path(".venv-spark"),
         validation_alias="SPARK_ENVIRONMENT",
         description="Folder of the Python environment with Spark, as 'make spark' creates it.",
     )

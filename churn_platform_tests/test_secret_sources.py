@@ -273,6 +273,7 @@ def test_the_addresses_of_dagsters_and_mlflows_tables_follow_the_same_rules(
     manager.create_secret(Name="churn/tables", SecretString="postgresql://from-aws")
     (tmp_path / "address").write_text("postgresql://from-a-file\n")
     monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("CHURN_LOCAL", str(tmp_path / "no-stack"))  # whose file would have the address
     with pytest.raises(SettingsError, match=f"{variable} is not set"):
         load_secret(variable)
 

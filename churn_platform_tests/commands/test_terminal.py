@@ -103,7 +103,7 @@ GIVEN = {
 }
 # In test_model.py, because it needs two versions and a prepared split; in end_to_end/test_jobs.py, because they need
 # Dagster; in test_backup_command.py, because nobody else may use the database.
-ELSEWHERE = {"model compare", "model train", "data prepare", "restore"}
+ELSEWHERE = {"aws clean", "model compare", "model train", "data prepare", "restore"}
 ENDS_WITH = {"clean": ExitCode.IN_USE, "dlq retry": ExitCode.CHECK_FAILED}
 
 

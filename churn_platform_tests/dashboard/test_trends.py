@@ -148,7 +148,7 @@ def test_the_retention_team_sees_days_of_the_contact_arm_only(
 def test_the_retention_team_sees_no_hours(site: Site) -> None:
     page = site.page("/trends?range=48h")
     assert page.root.xpath("//select[@name = 'range']/option/@value") == ["7", "30", "90"]
-    assert "Hours are not shown, because their sums include it." in page.text
+    assert "The retention team does not see hours, because their sums include the control group." in page.text
     assert "date_utc" in site.client.get("/trends.csv?range=48h").text
 
 

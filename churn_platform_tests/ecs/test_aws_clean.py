@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from churn_platform.cli import app
 from churn_platform.commands.terminal import ExitCode
 from churn_platform.operations.cleanup.aws import FAMILIES, AwsDeployment, Clients
+from churn_platform_tests.commands.tree import KEYS
 from churn_platform_tests.ecs.cloud import Cloud
 from churn_platform_tests.ecs.deployment import STACK, Servers, create_stack, task_names
 from churn_platform_tests.files.s3_server import ANYBODY, connection
@@ -71,7 +72,9 @@ def run(*arguments: str, typed: str | None = None) -> Result:
 
 def listed(stack: str) -> list[dict[str, Any]]:
     """Return what a dry run lists."""
-    found: list[dict[str, Any]] = json.loads(run(stack, "--dry-run", "--json").stdout)["delete"]
+    printed = json.loads(run(stack, "--dry-run", "--json").stdout)
+    assert list(printed) == KEYS["aws clean"]
+    found: list[dict[str, Any]] = printed["delete"]
     return found
 
 

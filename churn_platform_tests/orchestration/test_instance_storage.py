@@ -89,8 +89,11 @@ def test_the_address_may_be_in_a_file(home: Path, url: str, monkeypatch: pytest.
     run_queries(home)
 
 
-def test_a_missing_address_is_reported_with_its_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_address_is_reported_with_its_name(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DAGSTER_POSTGRES_URL")
+    monkeypatch.setenv("CHURN_LOCAL", str(tmp_path / "no-stack"))  # whose file would have the address
 
     with pytest.raises(SettingsError, match="DAGSTER_POSTGRES_URL is not set"):
         run_queries(home)
