@@ -71,7 +71,7 @@ test: install ## Run the quick tests on real embedded servers (ARGS="-k sensor" 
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # All that runs without root, a browser or an hour. `make test` leaves out those of them that are marked slow, so that it takes about
-# nine minutes on two cores.
+# ten to twenty minutes on two cores.
 ALL := -m "not faults and not image and not spark and not ui"
 
 .PHONY: test-all
