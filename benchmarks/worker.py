@@ -46,6 +46,7 @@ _IN_TRANSACTION: Final = """
         where starts_with(application_name, %s) and (state <> 'idle' or backend_xmin is not null)
     )
 """
+_UNEXPLAINED: Final = "select exists (select from high_risk_customers where reasons is null)"
 _EVENTS: Final = "select coalesce(sum(events), 0)::bigint from stream_batches"
 
 
@@ -120,10 +121,20 @@ class Comparison:
         self._follow_everything()
         if with_worker:
             throughput = self._drain(events)
-            self._follow_everything()  # the backlog's cost is no part of the latency at an ordinary rate
+            # The backlog's cost is no part of the latency at an ordinary rate.
+            self._explain_everything()
+            self._follow_everything()
             return Measured(throughput, *self._latencies(rate, seconds))
         with self._suspended():
-            return Measured(self._drain(events), *self._latencies(rate, seconds))
+            throughput = self._drain(events)
+            self._explain_everything()
+            return Measured(throughput, *self._latencies(rate, seconds))
+
+    def _explain_everything(self) -> None:
+        wait_until(
+            lambda: self._connection.execute(_UNEXPLAINED).fetchone() == (False,),
+            "the reasons of the backlog's high-risk predictions",
+        )
 
     def _follow_everything(self) -> None:
         wait_until(

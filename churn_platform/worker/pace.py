@@ -53,6 +53,8 @@ class Pace:
         seconds = max(1.0, now - self._looked_at)
         rate = 0.0 if before is None else (waiting - before) / seconds
         self._looked_at, self._waiting = now, waiting
+        if not waiting:
+            self._followed_at = now  # after a quiet hour, a duty that waits has just begun to
         if now - self._followed_at >= self._longest_wait:
             return False
         if rate > self._backlog_rate:

@@ -82,6 +82,17 @@ def test_in_a_backlog_of_minutes_the_duty_follows_once_a_minute() -> None:
     assert followed == [60, 120, 180, 240, 300]
 
 
+def test_a_backlog_after_a_quiet_hour_is_waited_for_like_any_other() -> None:
+    clock = Clock()
+    pace = Pace(backlog_rate=20_000, longest_wait=60, monotonic=clock)
+    for _ in range(1_800):
+        clock.now += 2
+        assert not pace.waits(0, nothing_in_kafka)
+    for waiting in range(200_000, 5_800_000, 200_000):
+        clock.now += 2
+        assert pace.waits(waiting, nothing_in_kafka)
+
+
 def test_offsets_that_a_run_leaves_are_not_new_ones_at_the_next_look() -> None:
     clock = Clock()
     pace = Pace(backlog_rate=20_000, longest_wait=60, monotonic=clock)
