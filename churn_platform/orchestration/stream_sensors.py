@@ -240,7 +240,7 @@ def _plan(connection: "psycopg.Connection", lane: Lane, runs: LaneRuns, opened: 
         key = opened.batch
     else:
         # A planned key that no run has opened is used again, so that a tick that died leaves no unused key.
-        key = stream_batches.oldest_unopened(connection, lane, excluding=runs.keys) or batch_key(
+        key = stream_batches.oldest_unopened(connection, lane=lane, excluding=runs.keys) or batch_key(
             datetime.now(UTC), lane
         )
     stream_batches.plan_batch(connection, key, lane)
