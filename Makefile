@@ -86,19 +86,21 @@ test-s3: install ## Run the S3 tests on versitygw instead of moto's server (need
 
 # Built in copies of their modules: each excludes versions, which `go install` refuses, and Alertmanager's has no pages, of
 # which a test needs none. Of the ways to find targets, one is enough; the others are most of Prometheus. Its go.work names
-# modules that its own module does not contain.
-$(BIN)/prometheus $(BIN)/alertmanager: export GOWORK = off
-$(BIN)/prometheus: export PACKAGES = ./cmd/prometheus ./cmd/promtool
-$(BIN)/alertmanager: export PACKAGES = ./cmd/alertmanager
-$(BIN)/prometheus $(BIN)/alertmanager: $(BIN)/%:
-	@case $* in prometheus) version=v0.316.0;; *) version=v0.35.0;; esac && source=$(CURDIR)/$(VENV)/$*-source && \
-		folder=$$(go mod download -json github.com/prometheus/$*@$$version | $(PYTHON) -c 'import json, sys; print(json.load(sys.stdin)["Dir"])') && \
+# modules that its own module does not contain. Each target is a tool, whose server is built with it.
+$(BIN)/promtool $(BIN)/amtool: export GOWORK = off
+$(BIN)/promtool: export MODULE = prometheus
+$(BIN)/promtool: export VERSION = v0.316.0
+$(BIN)/amtool: export MODULE = alertmanager
+$(BIN)/amtool: export VERSION = v0.35.0
+$(BIN)/promtool $(BIN)/amtool: $(BIN)/%:
+	@source=$(CURDIR)/$(VENV)/$$MODULE-source && \
+		folder=$$(go mod download -json github.com/prometheus/$$MODULE@$$VERSION | $(PYTHON) -c 'import json, sys; print(json.load(sys.stdin)["Dir"])') && \
 		rm -rf $$source && cp -r "$$folder" $$source && chmod -R u+w $$source && \
 		mkdir -p $$source/ui/app/dist && touch $$source/ui/app/dist/index.html && \
-		(cd $$source && go build -tags remove_all_sd,enable_dns_sd -o $(CURDIR)/$(BIN)/ $$PACKAGES) && rm -rf $$source
+		(cd $$source && go build -tags remove_all_sd,enable_dns_sd -o $(CURDIR)/$(BIN)/ ./cmd/$$MODULE ./cmd/$*) && rm -rf $$source
 
 .PHONY: test-prometheus
-test-prometheus: install $(BIN)/prometheus $(BIN)/alertmanager ## Test metrics, alert rules and dashboards on Prometheus and Alertmanager (needs Go to build them the first time)
+test-prometheus: install $(BIN)/promtool $(BIN)/amtool ## Test metrics, alert rules and dashboards on Prometheus and Alertmanager (needs Go to build them the first time)
 	$(BIN)/python -m pytest $(ALL) --require-prometheus churn_platform_tests/observability $(ARGS)
 
 .PHONY: test-faults

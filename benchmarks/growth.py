@@ -32,6 +32,7 @@ from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
 from churn_platform.kafka.sending import send
+from churn_platform.lanes import WHOLE
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.orchestration.assets.batches import batch_metadata
@@ -426,7 +427,7 @@ class Growth:
             began = time.perf_counter()
             try:
                 with psycopg.connect(self._grown.dsn, autocommit=True) as connection:
-                    stream_positions.record_published(connection, TOPIC)
+                    stream_positions.record_published(connection, TOPIC, lane=WHOLE)
                     artifacts = settings().platform.artifacts_root
                     while archived < ARCHIVED_ROWS and (
                         file := archive_next(connection, artifacts, before=NOW - timedelta(days=90))

@@ -28,6 +28,7 @@ from churn_platform.decoding.events import event_decoder
 from churn_platform.kafka import clients, topics
 from churn_platform.kafka.reading import read_ranges
 from churn_platform.kafka.topics import Topic
+from churn_platform.lanes import WHOLE
 from churn_platform.scoring.booster import predict
 from churn_platform.settings import settings
 from churn_platform.stream.commit_rows import Source, write_high_risk, write_rows
@@ -176,7 +177,7 @@ class Stages:
 
     def _published(self, scored: Sequence[Any]) -> float:
         """Return events per second from the second commit on. Before the first, the producer registers with Kafka."""
-        run = RunContext(config=self._config, batch=BATCH, run_id="benchmark", log=lambda _: None)
+        run = RunContext(config=self._config, batch=BATCH, run_id="benchmark", log=lambda _: None, lane=WHOLE)
         publisher = Publisher(run, "benchmark")
         publisher.warm_up()
         publisher.begin(self._topic, dict.fromkeys(self._ends, 0), require_lock=lambda _: None)

@@ -96,7 +96,7 @@ def lock_stream(connection: psycopg.Connection, topic: str) -> None:
 def lock_lane(connection: psycopg.Connection, topic: str, lane: Lane) -> None:
     """Wait for the session lock of a lane, as lock_stream() does. The only lane has the stream's lock itself.
 
-    The run of one of several lanes has to share the stream's lock, too, before it reads: see share_stream().
+    The run of one of several lanes has to share the stream's lock, too, before it reads: see try_share_stream().
     """
     if lane.of == 1:
         lock_stream(connection, topic)

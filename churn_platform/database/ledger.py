@@ -35,7 +35,7 @@ from churn_platform.database.bulk import BinaryArray, Column, array, encode_arra
 from churn_platform.database.exceptions import LedgerConflictError
 from churn_platform.database.prediction_columns import PredictionTable, prediction_table
 from churn_platform.database.stream_positions import LastRecord
-from churn_platform.lanes import WHOLE, Lane
+from churn_platform.lanes import Lane
 from churn_platform.schema.customer_schema import CustomerSchema
 
 
@@ -236,17 +236,11 @@ def _statement(table: PredictionTable, *, inserts: bool) -> tuple[bytes, tuple[s
     return _NAMED.sub(lambda found: numbers[found[1]], named).encode(), names
 
 
-def close_batch(
-    connection: psycopg.Connection,
-    batch: str,
-    *,
-    topic_id: str,
-    lane: Lane = WHOLE,
-) -> None:
+def close_batch(connection: psycopg.Connection, batch: str, *, topic_id: str, lane: Lane) -> None:
     """Close a batch of this lane whose predictions are all published. After that it can only be replayed."""
     with connection.transaction():
         stream_batches.close_if_open(connection, batch)
-        stream_positions.record_published(connection, topic_id, lane)
+        stream_positions.record_published(connection, topic_id, lane=lane)
 
 
 def skip(

@@ -271,12 +271,7 @@ def plan_batch(connection: psycopg.Connection, batch: str, lane: Lane = WHOLE) -
     )
 
 
-def oldest_unopened(
-    connection: psycopg.Connection,
-    lane: Lane = WHOLE,
-    *,
-    excluding: Sequence[str],
-) -> str | None:
+def oldest_unopened(connection: psycopg.Connection, *, lane: Lane, excluding: Sequence[str]) -> str | None:
     """Return a lane's oldest planned batch that was never opened, except for those given. Its key can be used again."""
     with connection.cursor(row_factory=scalar_row) as cursor:
         return cursor.execute(
@@ -382,13 +377,7 @@ def batches_of_topic(connection: psycopg.Connection, topic_id: str) -> set[str]:
     return {batch for (batch,) in rows}
 
 
-def take_over(
-    connection: psycopg.Connection,
-    *,
-    batch: str,
-    run_id: str,
-    lane: Lane = WHOLE,
-) -> list[Batch]:
+def take_over(connection: psycopg.Connection, *, batch: str, run_id: str, lane: Lane) -> list[Batch]:
     """Assign `batch` to this run and close every other open batch of its lane, so that no earlier run can commit.
 
     Returns:

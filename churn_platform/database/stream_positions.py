@@ -10,7 +10,7 @@ from typing import Final
 
 import psycopg
 
-from churn_platform.lanes import WHOLE, Lane
+from churn_platform.lanes import Lane
 
 # The first part of the statement of a commit (see ledger.py): moves each position by compare-and-set.
 MOVE: Final = """
@@ -225,11 +225,7 @@ def record_truncation(
     )
 
 
-def record_published(
-    connection: psycopg.Connection,
-    topic_id: str,
-    lane: Lane = WHOLE,
-) -> None:
+def record_published(connection: psycopg.Connection, topic_id: str, *, lane: Lane) -> None:
     """Record that everything read from a lane's partitions is published. Only the lane's live run may call this."""
     connection.execute(
         """

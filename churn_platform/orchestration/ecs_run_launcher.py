@@ -168,22 +168,25 @@ def run_task(
         ClientError, RetryableEcsException: ECS has throttled or refused it until then, or it is wrong.
     """
     token = str(uuid.uuid4())
-    for attempt in tenacity.Retrying(
-        retry=tenacity.retry_if_exception(lambda error: may_pass(error)),
+
+    def start() -> Mapping[str, Any]:
+        nonlocal token
+        try:
+            return run_ecs_task(ecs, {**request, "clientToken": token})
+        except Exception as error:
+            if is_refusal(error):
+                token = str(uuid.uuid4())
+            raise
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(may_pass),
         wait=tenacity.wait_random_exponential(multiplier=1, max=LONGEST_PAUSE_SECONDS),
         stop=tenacity.stop_after_delay(give_up_seconds),
         before_sleep=tenacity.before_sleep_log(_python_log, logging.WARNING),
         sleep=sleep,
         reraise=True,
-    ):
-        with attempt:
-            try:
-                return run_ecs_task(ecs, {**request, "clientToken": token})
-            except Exception as error:
-                if is_refusal(error):
-                    token = str(uuid.uuid4())
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    )
+    return retrying(start)
 
 
 def is_refusal(error: Exception) -> bool:

@@ -29,11 +29,13 @@ LAUNCHED: Final = tuple(status for status in ACTIVE if status != dg.DagsterRunSt
 STARTING: Final = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 # Marks runs that the sensor requested. A replay that was started in the UI does not stream, and does not count.
 STREAM_TAG: Final = "churn/stream"
+# Number of the lane that a run reads. The sensor sets it, and a run of the predictions does when it has ended.
+LANE_TAG: Final = "churn/lane"
 # A run is dead if it has had no session in PostgreSQL for this long, whatever its record says: a run that lost its
 # connection reconnects within 3 s. A run whose launcher reports no process is dead, too.
-DEAD_SECONDS: Final = 10
+DEAD_SECONDS: Final = 10.0
 # A run that has not been submitted within this time never will be: its creator died in between.
-UNSUBMITTED_SECONDS: Final = 120
+UNSUBMITTED_SECONDS: Final = 120.0
 # Number of latest runs of a lane whose failures decide how long to wait before the next run.
 LATEST_RUNS: Final = 8
 
@@ -208,7 +210,7 @@ def _fail_if_dead(
     reason = f"PostgreSQL has had no session of this run for {absent_seconds:.0f} s."
     if SESSION_TAG not in run.tags or STREAM_TAG not in run.tags:
         if run.status == dg.DagsterRunStatus.NOT_STARTED:
-            worker, patience = None, float(UNSUBMITTED_SECONDS)
+            worker, patience = None, UNSUBMITTED_SECONDS
             reason = f"It was not submitted within {absent_seconds:.0f} s."
         else:
             worker = worker_of(instance, run)

@@ -22,7 +22,7 @@ from churn_platform.orchestration.jobs import daily_metrics_job, hourly_metrics_
 from churn_platform.orchestration.partitions import batch_key, batches, day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.run_liveness import STREAM_TAG, LaneRuns, StreamingRuns, streaming_runs
+from churn_platform.orchestration.run_liveness import LANE_TAG, STREAM_TAG, LaneRuns, StreamingRuns, streaming_runs
 from churn_platform.orchestration.run_requests import age_seconds, is_active, is_another_starting, window_request
 from churn_platform.orchestration.spark import ENGINE_TAG, Engine
 from churn_platform.settings import settings
@@ -143,7 +143,7 @@ def customer_events_sensor(
                 tags={
                     STREAM_TAG: "live",
                     "churn/topic": config.events_topic,
-                    "churn/lane": str(lane.number),
+                    LANE_TAG: str(lane.number),
                     "dagster/priority": "10",
                     **({ENGINE_TAG: Engine.spark.name} if _wants_spark(backlog, lane, runs.lanes[lane]) else {}),
                 },
@@ -240,7 +240,7 @@ def _plan(connection: "psycopg.Connection", lane: Lane, runs: LaneRuns, opened: 
         key = opened.batch
     else:
         # A planned key that no run has opened is used again, so that a tick that died leaves no unused key.
-        key = stream_batches.oldest_unopened(connection, lane, excluding=runs.keys) or batch_key(
+        key = stream_batches.oldest_unopened(connection, lane=lane, excluding=runs.keys) or batch_key(
             datetime.now(UTC), lane
         )
     stream_batches.plan_batch(connection, key, lane)

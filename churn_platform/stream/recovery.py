@@ -99,7 +99,7 @@ class Recovery:
         )
         if rows:
             self._send(self._frame(rows), {})
-        stream_positions.record_published(connection, topic_id, self._lane)
+        stream_positions.record_published(connection, topic_id, lane=self._lane)
 
     def _unpublished(
         self,

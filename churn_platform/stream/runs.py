@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from churn_platform.database import stream_batches
 from churn_platform.database.connections import connect
+from churn_platform.database.stream_batches import Batch
 from churn_platform.kafka import clients
 from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.stream.backlog_run import BacklogResult, BacklogRun
@@ -64,6 +65,30 @@ def materialize(
         ReplayError: several keys, of which one is not closed; or events that Kafka no longer holds.
         StreamError: see StreamingRun.run().
     """
+    batches = _find(config, keys)
+    if all(batch.closed is not None for batch in batches):
+        outcome = _replay_all(config, keys, log, engine)
+        confirm()
+        return outcome
+    batch = _require_one(batches)
+    run = RunContext(
+        config=config,
+        batch=batch.batch,
+        run_id=run_id,
+        log=log,
+        lane=batch.reads,
+        limits=limits,
+        make_producer=make_producer,
+    )
+    return _fill(run, engine, confirm)
+
+
+def _find(config: StreamConfig, keys: Sequence[str]) -> list[Batch]:
+    """Return the batches with these keys, in the same order.
+
+    Raises:
+        UnknownBatchError: the ledger does not know a key.
+    """
     with connect(config.dsn, application_name="churn plan") as connection:
         found = {key: stream_batches.find_batch(connection, key) for key in keys}
     unknown = [key for key, batch in found.items() if batch is None]
@@ -72,32 +97,32 @@ def materialize(
             f"Not in the ledger: {', '.join(unknown)}. Batch keys are planned by the sensor; a key typed by hand holds "
             f"no offsets. Choose a partition that is listed."
         )
-    unclosed = [key for key, batch in found.items() if batch is not None and batch.closed is None]
-    if not unclosed:
-        outcome = _replay_all(config, keys, log, engine)
-        confirm()
-        return outcome
-    if len(keys) > 1:
+    return [batch for batch in found.values() if batch is not None]
+
+
+def _require_one(batches: Sequence[Batch]) -> Batch:
+    """Return the only one of these batches, of which at least one is not closed.
+
+    Raises:
+        ReplayError: there are several.
+    """
+    if len(batches) > 1:
+        unclosed = [batch.batch for batch in batches if batch.closed is None]
         raise ReplayError(
             f"Still open or never opened: {', '.join(unclosed)}. A run over several batches replays closed ones only; "
             f"leave these out. Nothing was changed."
         )
-    (lane,) = (batch.reads for batch in found.values() if batch is not None)
-    with translate_kafka_errors(config.kafka.client):
-        run = RunContext(
-            config=config,
-            batch=keys[0],
-            run_id=run_id,
-            log=log,
-            limits=limits,
-            lane=lane,
-            make_producer=make_producer,
-        )
+    return batches[0]
+
+
+def _fill(run: RunContext, engine: ScoringEngine | None, confirm: Callable[[], None]) -> Outcome:
+    """Stream into the batch of the run, or let the engine score the backlog into it."""
+    with translate_kafka_errors(run.config.kafka.client):
         result = StreamingRun(run, confirm=confirm).run() if engine is None else BacklogRun(run, engine).run()
     # The lock is free by now: the next run streams while this one explains the rest of its own batch.
-    late = explain_batch(config, keys[0], log)
+    late = explain_batch(run.config, run.batch, run.log)
     confirm()
-    return _backlog(result, log) if isinstance(result, BacklogResult) else _stream(result, late, log)
+    return _backlog(result, run.log) if isinstance(result, BacklogResult) else _stream(result, late, run.log)
 
 
 def _replay_all(

@@ -83,7 +83,7 @@ def job_of(launcher: K8sRunLauncher, instance: dg.DagsterInstance, name: str) ->
 
 
 def require_restricted(pod: dict[str, Any]) -> None:
-    """Fail if a pod does not fulfil the pod security standard "restricted", or may write to its image."""
+    """Fail if a pod does not meet the Pod Security Standard restricted, or may write to its root file system."""
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in pod["containers"]:

@@ -27,3 +27,9 @@ def prometheus_program(programs_required: bool) -> str:
 def alertmanager_program(programs_required: bool) -> str:
     """Path of Alertmanager."""
     return binary("alertmanager", required=programs_required)
+
+
+@pytest.fixture(scope="session")
+def amtool(programs_required: bool) -> str:
+    """Path of amtool."""
+    return binary("amtool", required=programs_required)

@@ -17,11 +17,19 @@ import yaml
 
 from churn_platform_tests.waiting import wait_until
 
-# Debian calls Alertmanager's binary prometheus-alertmanager.
+# Names of each binary. Debian calls Alertmanager's prometheus-alertmanager.
 BINARIES = {
     "prometheus": ("prometheus",),
     "promtool": ("promtool",),
     "alertmanager": ("alertmanager", "prometheus-alertmanager"),
+    "amtool": ("amtool",),
+}
+# Debian's packages. Each tool is in the package of its server.
+PACKAGES = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "alertmanager": "prometheus-alertmanager",
+    "amtool": "prometheus-alertmanager",
 }
 
 
@@ -37,9 +45,7 @@ def binary(name: str, *, required: bool) -> str:
         found = shutil.which(each, path=beside) or shutil.which(each)
         if found is not None:
             return found
-    missing = (
-        f"{name} is not installed: 'make test-prometheus' builds it, and Debian has the package {BINARIES[name][-1]}"
-    )
+    missing = f"{name} is not installed: 'make test-prometheus' builds it, and Debian's package {PACKAGES[name]} has it"
     if required:
         pytest.fail(missing)
     pytest.skip(missing)

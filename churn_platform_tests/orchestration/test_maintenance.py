@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from churn_platform.database import stream_batches
 from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
+from churn_platform.lanes import WHOLE
 from churn_platform.local.postgres import in_schema
 from churn_platform.local.stack import Stack
 from churn_platform.orchestration import pruning
@@ -225,7 +226,7 @@ def test_old_keys_that_were_never_opened_are_deleted_except_those_to_be_used_nex
 
     assert records.keys() == [*keys[: pruning.KEPT_FOR_REUSE], active, young]
     assert [key for key in keys if stream_batches.find_batch(records.connection, key) is None] == [keys[3], keys[5]]
-    assert stream_batches.oldest_unopened(records.connection, excluding=[]) == keys[0]
+    assert stream_batches.oldest_unopened(records.connection, lane=WHOLE, excluding=[]) == keys[0]
 
 
 def test_a_key_whose_ledger_row_was_deleted_before_a_crash_is_deleted(records: Records) -> None:

@@ -30,7 +30,7 @@ from churn_platform.operations import status
 from churn_platform.orchestration.partitions import batches, day_key, hour_key
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
-from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG
+from churn_platform.orchestration.run_liveness import DEAD_SECONDS, LANE_TAG, STREAM_TAG
 from churn_platform.orchestration.run_requests import RANGE_END_TAG, RANGE_START_TAG
 from churn_platform.orchestration.spark import ENGINE_TAG
 from churn_platform.orchestration.stream_sensors import customer_events_sensor, dirty_hours_sensor
@@ -349,7 +349,7 @@ def test_each_lane_gets_a_run_and_a_batch_of_its_own(ticks: Ticks, monkeypatch: 
     requests = ticks.tick().run_requests or []
 
     keys = [str(request.partition_key) for request in requests]
-    assert [request.tags["churn/lane"] for request in requests] == ["0", "1", "2"]
+    assert [request.tags[LANE_TAG] for request in requests] == ["0", "1", "2"]
     assert [key.rpartition("Z-")[2] for key in keys] == ["0", "1", "2"]
     with ticks.connect() as connection:
         assert stream_batches.lanes_of(connection, keys) == {key: Lane(3, number) for number, key in enumerate(keys)}

@@ -7,6 +7,7 @@ import pytest
 
 from churn_platform.archive import Archived, archive_next
 from churn_platform.database import stream_batches
+from churn_platform.lanes import WHOLE
 from churn_platform.stream.exceptions import ReplayError
 from churn_platform_tests.stream.streams import Stream, event
 
@@ -51,7 +52,10 @@ def test_a_batch_that_is_reported_but_not_published_stays_until_it_is(stream: St
     stream.commit_and_die(dead, [event(number) for number in range(30)])
     with stream.connection.transaction():
         stream_batches.take_over(
-            stream.connection, batch=stream.plan(), run_id="one that dies before it publishes the rest"
+            stream.connection,
+            batch=stream.plan(),
+            run_id="one that dies before it publishes the rest",
+            lane=WHOLE,
         )
 
     assert stream.batch(dead).closed is not None

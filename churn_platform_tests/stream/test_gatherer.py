@@ -11,6 +11,7 @@ from churn_platform.database.erased_customers import NOBODY
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import ReadingStalledError
 from churn_platform.kafka.following import FollowingConsumer
+from churn_platform.lanes import WHOLE
 from churn_platform.positions.truncation import Resumed
 from churn_platform.stream.gatherer import Gatherer
 from churn_platform.stream.run_context import RunContext
@@ -31,7 +32,7 @@ class Reading:
         self.assigned = [TopicPartition(topic.name, partition, 0) for partition in topic.partitions]
         consumer.current.assign(self.assigned)
         key = stream.plan()
-        run = RunContext(config=stream.config, batch=key, run_id="run", log=lambda _: None)
+        run = RunContext(config=stream.config, batch=key, run_id="run", log=lambda _: None, lane=WHOLE)
         self._seconds = run.limits.stalled_seconds
         self.gatherer = Gatherer(
             run,

@@ -221,7 +221,7 @@ def test_more_lanes_than_partitions_are_refused(stream: Stream) -> None:
 
 
 def test_a_run_whose_session_has_ended_may_not_publish(stream: Stream) -> None:
-    run = RunContext(config=stream.config, batch=stream.plan(), run_id="run", log=stream.log.append)
+    run = RunContext(config=stream.config, batch=stream.plan(), run_id="run", log=stream.log.append, lane=WHOLE)
     lease = Lease(run)
     lease.acquire()
     lease.require_held(stream.connection)

@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 from churn_platform.database import model_versions, stream_batches, stream_pauses
 from churn_platform.kafka import topics
 from churn_platform.kafka.exceptions import TopicMissingError
+from churn_platform.lanes import WHOLE
 from churn_platform.stream.exceptions import NoChampionError, UnknownBatchError
 from churn_platform_tests.scoring.bundles import small_bundle
 from churn_platform_tests.stream.streams import Stream, event
@@ -149,7 +150,7 @@ def test_a_run_that_sees_no_event_leaves_its_key_planned(stream: Stream) -> None
 
     assert not outcome.materialized
     assert stream.batch(key).opened is None
-    assert stream_batches.oldest_unopened(stream.connection, excluding=[]) == key
+    assert stream_batches.oldest_unopened(stream.connection, lane=WHOLE, excluding=[]) == key
 
 
 def test_a_key_that_nobody_planned_is_refused(stream: Stream) -> None:

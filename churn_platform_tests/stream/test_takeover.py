@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from churn_platform.database import advisory_locks, model_versions, stream_batches
 from churn_platform.database.erased_customers import NOBODY
 from churn_platform.kafka.clients import DiagnosticProducer
+from churn_platform.lanes import WHOLE
 from churn_platform.operations.verification.extracts import read_published
 from churn_platform.stream.result import Ending
 from churn_platform_tests.stream.streams import Stream, event
@@ -105,7 +106,7 @@ def test_a_zombie_cannot_commit_after_its_successor_took_over(stream: Stream) ->
     zombie = stream.start(key, idle_seconds=60)
     wait_until(lambda: stream.batch(key).events == 10)
     with stream.connection.transaction():
-        stream_batches.take_over(stream.connection, batch=stream.plan(), run_id="successor")
+        stream_batches.take_over(stream.connection, batch=stream.plan(), run_id="successor", lane=WHOLE)
     stream.send([event(number) for number in range(10, 20)])
     zombie.join()
 

@@ -29,6 +29,7 @@ from churn_platform.orchestration.assets.columns import (
 from churn_platform.orchestration.partitions import batches
 from churn_platform.orchestration.resources.kafka import KafkaResource
 from churn_platform.orchestration.resources.postgres import PostgresResource
+from churn_platform.orchestration.run_liveness import LANE_TAG
 from churn_platform.orchestration.spark import PredictionsConfig, engine_of
 from churn_platform.schema.customer_schema import CustomerSchema
 
@@ -167,10 +168,8 @@ def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDe
         stream = kafka.stream()
         engine = engine_of(context, config, stream)
         keys = context.partition_keys
-        with postgres.connect("churn metadata") as connection:
-            reads = stream_batches.lanes_of(connection, keys)
-        lane = ",".join(sorted({str(each.number) for each in reads.values()}))
-        with logs.with_fields(batch=",".join(keys), run=context.run.run_id, lane=lane):
+        lane = {"lane": context.run.tags[LANE_TAG]} if LANE_TAG in context.run.tags else {}
+        with logs.with_fields(batch=",".join(keys), run=context.run.run_id, **lane):
             outcome = runs.materialize(
                 stream,
                 keys,
@@ -179,7 +178,7 @@ def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDe
                 confirm=postgres.confirm_run,
                 engine=engine,
             )
-        tags = {"churn/topic": stream.events_topic, "churn/lane": lane}
+        tags = {"churn/topic": stream.events_topic}
         if not outcome.materialized:
             context.instance.add_run_tags(context.run.run_id, {**tags, "churn/mode": "idle"})
             yield from _nothing_to_count(context, postgres, outcome.note)
@@ -193,7 +192,11 @@ def prediction_assets(schema: CustomerSchema) -> list[dg.AssetSpec | dg.AssetsDe
                 context.add_asset_metadata(metadata, partition_key=batch.batch)
                 for materialization in side_tables(batch, rows):
                     context.log_event(materialization)
-        tags |= {"churn/mode": str(outcome.metadata["mode"]), "churn/model_version": str(found[-1].model_version)}
+        tags |= {
+            LANE_TAG: ",".join(str(number) for number in sorted({batch.lane for batch in found})),
+            "churn/mode": str(outcome.metadata["mode"]),
+            "churn/model_version": str(found[-1].model_version),
+        }
         context.instance.add_run_tags(context.run.run_id, tags)
         passed, description, counted = conservation(found)
         yield dg.MaterializeResult(

@@ -1,6 +1,7 @@
 """The stream's assets under test: sends events, runs jobs, and reads their materializations."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -44,15 +45,22 @@ class Assets:
         key = self.plan()
         return key, self.run("prediction_stream_job", partition_key=key)
 
-    def run(self, job: str, *, partition_key: str | None = None, **tags: str) -> dg.ExecuteInProcessResult:
+    def run(
+        self,
+        job: str,
+        *,
+        partition_key: str | None = None,
+        run_config: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> dg.ExecuteInProcessResult:
         """Run a job to its end."""
         return defs.resolve_job_def(job).execute_in_process(
-            instance=self.instance, partition_key=partition_key, tags=tags
+            instance=self.instance, partition_key=partition_key, run_config=run_config, tags=tags
         )
 
     def run_window(self, job: str, first: str, last: str) -> dg.ExecuteInProcessResult:
         """Run a job over a range of partitions, as one run of a backfill does."""
-        return self.run(job, **{RANGE_START_TAG: first, RANGE_END_TAG: last})
+        return self.run(job, tags={RANGE_START_TAG: first, RANGE_END_TAG: last})
 
     def tags(self, result: dg.ExecuteInProcessResult) -> dict[str, str]:
         """Return the tags of a run that the UI can search for."""

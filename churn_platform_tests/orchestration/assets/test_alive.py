@@ -9,6 +9,7 @@ import pytest
 
 from churn_platform.database import advisory_locks, stream_batches
 from churn_platform.definitions import defs
+from churn_platform.lanes import WHOLE
 from churn_platform.orchestration.run_liveness import DEAD_SECONDS, STREAM_TAG
 from churn_platform.stream import faults
 from churn_platform.stream.faults import FaultPoint
@@ -166,7 +167,7 @@ def test_a_batch_that_another_run_closed_is_reported_once(assets: Assets, ticks:
                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s",
                 (advisory_locks.session_name(_record(assets).run_id),),
             )
-            stream_batches.take_over(connection, batch="of the standby", run_id="standby")
+            stream_batches.take_over(connection, batch="of the standby", run_id="standby", lane=WHOLE)
 
     with Running(assets, key, FaultPoint.BEFORE_CLOSING, lose_the_stream):
         pass

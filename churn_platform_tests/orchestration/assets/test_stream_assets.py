@@ -1,11 +1,14 @@
 """The stream's assets and the metrics: their materializations, checks and runs."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
+from churn_platform.orchestration.console_logger import CONFIG
 from churn_platform.orchestration.partitions import hour_key
+from churn_platform.orchestration.run_liveness import LANE_TAG
 from churn_platform.settings import settings
 from churn_platform_tests.orchestration.assets.graph import Assets, materializations
 from churn_platform_tests.stream.streams import event
@@ -98,6 +101,26 @@ def test_several_batches_are_replayed_by_one_run_and_each_reports_it(assets: Ass
     assert {(each["events"], each["replays"], each["mode"]) for each in shown.values()} == {(2, 1, "replay")}
     assert assets.tags(run)["churn/mode"] == "replay"
     assert assets.check().metadata["events"].value == 4
+
+
+def test_a_run_has_the_lane_that_the_sensor_gave_it_in_its_log_and_any_run_in_its_tags(
+    assets: Assets, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    settings.cache_clear()
+    assets.send(event(1))
+    key = assets.plan()
+
+    streamed = assets.run("prediction_stream_job", partition_key=key, run_config=CONFIG, tags={LANE_TAG: "0"})
+    replayed = assets.run("prediction_stream_job", partition_key=key, run_config=CONFIG)
+
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    (ended,) = [each for each in lines if "Ended by" in each["message"]]
+    assert (ended["batch"], ended["run"], ended["lane"]) == (key, streamed.run_id, "0")
+    (replay,) = [each for each in lines if f"Replayed {key}" in each["message"]]
+    assert (replay["batch"], replay["run"]) == (key, replayed.run_id)
+    assert "lane" not in replay
+    assert [assets.tags(run)[LANE_TAG] for run in (streamed, replayed)] == ["0", "0"]
 
 
 def test_each_hour_of_a_window_reports_its_own_metrics_and_batches(assets: Assets) -> None:
