@@ -43,12 +43,9 @@ NAME: Final = "cases"
 ACTOR: Final = "worker"
 """What the history of a case names as the author of the worker's changes."""
 
-# Seconds between two looks at the stream's positions, at least and at most. A case is at most 5 s behind the stream,
-# unless that works off a backlog (see pace.py).
-SHORTEST_PAUSE: Final = 2.0
-LONGEST_PAUSE: Final = 4.0
-# The pause is this many times as long as the last run took, so that the duty uses at most a twentieth of a core.
-REST: Final = 20.0
+# Seconds between two looks at the stream's positions. A case is at most 5 s behind the stream, unless that works off a
+# backlog (see pace.py).
+PAUSE: Final = 4.0
 # Offsets that one run follows at most. Reading their rows takes a second or two, and a statement may take 60 s.
 MOST_OFFSETS: Final = 1_000_000
 # Seconds that the first start may take to find the latest score of everybody who was at risk lately.
@@ -100,6 +97,7 @@ class CasesDuty:
 
     name = NAME
     exclusive = True
+    interval = PAUSE
 
     def __init__(
         self,
@@ -117,7 +115,6 @@ class CasesDuty:
             now: the present time, with a time zone.
             monotonic: seconds, for pauses.
         """
-        self.interval = SHORTEST_PAUSE
         self._config = config
         self._now = now
         self._monotonic = monotonic
@@ -132,7 +129,6 @@ class CasesDuty:
 
     def run(self, connection: psycopg.Connection) -> bool:
         """Bring cases and list up to date with the stream; return whether it is further ahead than one run follows."""
-        began = self._monotonic()
         if not self._revalued:
             self._revalue(connection)
             self._revalued = True
@@ -146,8 +142,6 @@ class CasesDuty:
         changed = self._explain(connection) or changed
         changed = self._check_times(connection) or changed
         self._keep_list(connection, changed=changed)
-        took = self._monotonic() - began
-        self.interval = min(max(SHORTEST_PAUSE, REST * took), LONGEST_PAUSE)
         return left > 0
 
     # Scores

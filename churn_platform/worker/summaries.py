@@ -37,12 +37,9 @@ _log = logging.getLogger("churn.worker")
 
 NAME: Final = summary_state.FOLLOWER
 
-# Seconds between two looks at the stream's positions, at least and at most. The summaries are at most 5 s behind,
-# unless the stream works off a backlog (see pace.py).
-SHORTEST_PAUSE: Final = 2.0
-LONGEST_PAUSE: Final = 4.0
-# The pause is this many times as long as the last run took, so that the duty uses at most a tenth of a core.
-REST: Final = 9.0
+# Seconds between two looks at the stream's positions. The summaries are at most 5 s behind, unless the stream works off
+# a backlog (see pace.py).
+PAUSE: Final = 4.0
 # Offsets that one run follows at most. They take several seconds, while others see the summaries of before.
 MOST_OFFSETS: Final = 200_000
 # Seconds that a run may take: a replay may have replaced a million rows, and another share gives every customer an arm.
@@ -73,6 +70,7 @@ class SummariesDuty:
 
     name = NAME
     exclusive = True
+    interval = PAUSE
 
     def __init__(
         self,
@@ -88,7 +86,6 @@ class SummariesDuty:
             stream_backlog: asked whether the stream works off a backlog.
             monotonic: seconds, for pauses.
         """
-        self.interval = SHORTEST_PAUSE
         self._config = config
         self._monotonic = monotonic
         self._new_rows = NewRows()
@@ -112,7 +109,6 @@ class SummariesDuty:
         if began - self._deleted_at >= DELETE_SECONDS:
             stream_minutes.delete_old(connection)
             self._deleted_at = began
-        self.interval = min(max(SHORTEST_PAUSE, REST * (self._monotonic() - began)), LONGEST_PAUSE)
         return more
 
     def _prepare(self, connection: psycopg.Connection) -> ArmKey:
