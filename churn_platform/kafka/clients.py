@@ -1,5 +1,6 @@
 """Kafka clients: how each is created, and errors that explain why brokers refuse one or cannot be reached."""
 
+import math
 import re
 import time
 from collections import deque
@@ -73,6 +74,10 @@ class ErrorHistory:
     def __call__(self, error: KafkaError) -> None:
         """Record an error. librdkafka calls this as its error_cb."""
         self._errors.append((time.monotonic(), error))
+
+    def latest(self) -> float:
+        """Return when the latest error occurred, in seconds of time.monotonic(); -infinity if none is remembered."""
+        return self._errors[-1][0] if self._errors else -math.inf
 
     def cause(self, error: KafkaError) -> KafkaError:
         """Return the most specific cause: a refusal, else a failed connection, else the error itself."""

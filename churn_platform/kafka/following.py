@@ -1,11 +1,12 @@
 """Following a topic all day, at little cost: when messages are read one by one, and when brokers collect them."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
 from confluent_kafka import TopicPartition
 
-from churn_platform.kafka.clients import DiagnosticConsumer
+from churn_platform.kafka.clients import ERROR_HISTORY_SECONDS, DiagnosticConsumer
 from churn_platform.kafka.config import KafkaConfig
 from churn_platform.kafka.reading import make_consumer, watermarks
 from churn_platform.kafka.topics import Topic
@@ -42,6 +43,16 @@ class FollowingConsumer:
         self.current: DiagnosticConsumer = self._at_once
         self._arrivals = 0
         self._window_began = 0.0
+        self._assigned_at = -math.inf
+
+    @property
+    def undisturbed_since(self) -> float:
+        """Since when the consumer in use has read without a break, in seconds of time.monotonic().
+
+        That is when it came into use. After an error it is disturbed for a while, and this time is in the future: its
+        connections may break again, and librdkafka does not report the same error twice in a row.
+        """
+        return max(self._assigned_at, self.current.errors.latest() + ERROR_HISTORY_SECONDS)
 
     @property
     def collects(self) -> bool:
@@ -64,7 +75,7 @@ class FollowingConsumer:
         Args:
             topic: name of the topic.
             positions: next offset to read, by Kafka partition. Nothing that the consumer returned is after them.
-            now: seconds on a monotonic clock.
+            now: seconds of time.monotonic().
         """
         if now - self._window_began < WINDOW_SECONDS:
             return
@@ -73,6 +84,7 @@ class FollowingConsumer:
         if frequent != self.collects:
             self.current.unassign()
             self.current = self._collecting if frequent else self._at_once
+            self._assigned_at = now
             self.current.assign([TopicPartition(topic, partition, offset) for partition, offset in positions.items()])
 
     def close(self) -> None:

@@ -154,8 +154,9 @@ class BatchLoop:
         """
         faults.reach(FaultPoint.AFTER_READ)
 
-        # 1. Request the topic's id from the brokers. They answer while the messages are decoded.
-        require_same_topic = self._identity.request()
+        # 1. Request the topic's id from the brokers, unless it was just confirmed. They answer while the messages are
+        # decoded.
+        require_same_topic = self._identity.request(undisturbed_since=self._gatherer.undisturbed_since)
 
         # 2. Count the messages. The first ones open the batch, which settles the event times that it accepts.
         now = self._last_heartbeat = self._monotonic()

@@ -89,6 +89,11 @@ class Gatherer:
         self._partition_ends: dict[int, int] = {}
         self._gathered_at = math.inf  # when the events of the last commit were complete; there is none yet
 
+    @property
+    def undisturbed_since(self) -> float:
+        """See FollowingConsumer."""
+        return self._consumer.undisturbed_since
+
     def is_at_ends(self) -> bool:
         """Return whether every partition is read to its end, so that there is no backlog."""
         return all(self._partition_ends.get(p, -1) >= offset for p, offset in self._next_offsets.items())

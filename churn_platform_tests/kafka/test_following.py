@@ -1,5 +1,6 @@
 """A consumer that follows a topic returns each message once, whether or not brokers collect messages meanwhile."""
 
+import time
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -11,6 +12,7 @@ from churn_platform.kafka.messages import offset_of, partition_of
 from churn_platform.kafka.reading import sort_messages
 from churn_platform.kafka.retries import retry_on
 from churn_platform.kafka.topics import LEADER_MOVING
+from churn_platform.stream.topic_identity import CONFIRMED_SECONDS
 from churn_platform_tests.stream.streams import Stream, event
 from churn_platform_tests.waiting import wait_until
 
@@ -91,3 +93,20 @@ def test_a_single_message_is_returned_while_brokers_collect(stream: Stream, foll
     following.read_until(1)
 
     assert following.read == [(1, 0)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [0, FREQUENT], ids=["at once", "collected"])
+def test_nothing_of_a_recreated_topic_is_returned_while_the_former_one_counts_as_confirmed(
+    stream: Stream, following: Following, times: int
+) -> None:
+    following.arrive(times)
+    stream.send([event(number) for number in range(3)], partition=0)
+    following.read_until(3)
+    began = time.monotonic()
+    stream.recreate_topic()
+    # Beyond the position of the former topic, so that a consumer which continues there finds some.
+    stream.send([event(number) for number in range(20)], partition=0)
+    following.read_until(4)
+
+    assert time.monotonic() - began > CONFIRMED_SECONDS

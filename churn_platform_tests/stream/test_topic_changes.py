@@ -64,6 +64,28 @@ def test_a_topic_recreated_under_a_live_run_is_read_from_its_beginning(stream: S
 
 
 @pytest.mark.slow
+def test_a_topic_recreated_while_events_arrive_all_the_time_is_read_from_its_beginning(stream: Stream) -> None:
+    running = stream.start(key := stream.plan(), idle_seconds=60)
+    number = 0
+
+    def has_read_often() -> bool:
+        nonlocal number
+        stream.send([event(number)])
+        number += 1
+        return stream.batch(key).events > 40
+
+    wait_until(has_read_often)
+    stream.recreate_topic()
+    stream.send([event(number + each) for each in range(5 * number)])
+    running.join()
+    following = stream.stream()
+
+    assert following.events == 5 * number
+    assert stream.value("select count(distinct topic_id) from stream_ranges") == 2
+    assert stream.published_ids() == stream.table_ids()
+
+
+@pytest.mark.slow
 def test_what_a_deleted_topic_left_unpublished_is_published_nevertheless(stream: Stream) -> None:
     stream.send([event(number) for number in range(30)])
     stream.stream()
