@@ -18,8 +18,8 @@ class Profile:
     costs about the same processor time for one event as for a hundred, and so does a Kafka transaction.
 
     Attributes:
-        linger: least time from one commit to the next, in seconds.
-        publish_interval: least time from one Kafka transaction to the next, in seconds.
+        linger: least time from one commit to the next, in seconds, for each lane of the stream.
+        publish_interval: least time from one Kafka transaction to the next, in seconds, for each lane of the stream.
     """
 
     linger: float

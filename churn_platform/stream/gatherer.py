@@ -74,6 +74,7 @@ class Gatherer:
             monotonic: the clock.
         """
         self._config = run.config
+        self._linger = run.linger
         self._commit_bytes = run.limits.commit_bytes
         self._consumer = consumer
         self._identity = identity
@@ -201,7 +202,7 @@ class Gatherer:
         # The linger begins with the previous commit; for the first commit, with its first event. By its end,
         # most of the events that were sent together have arrived. Those of other partitions arrive a moment later.
         now = self._monotonic()
-        linger = self._config.linger * (COLLECTED_LINGER if self._consumer.collects else 1)
+        linger = self._linger * (COLLECTED_LINGER if self._consumer.collects else 1)
         deadline, size, counted = max(min(self._gathered_at, now) + linger, now + SETTLE_SECONDS), 0, 0
         while len(messages) < most:
             size += sum(map(len, messages[counted:]))

@@ -67,6 +67,7 @@ class Publisher:
         """
         self._config = run.config
         self._lane = run.lane
+        self._publish_interval = run.publish_interval
         self._table = prediction_table(run.config.schema)
         self._limits = run.limits
         self._environment = environment
@@ -213,7 +214,7 @@ class Publisher:
         if first is None or self._released:
             return None
         publications, count = [first], len(first)
-        due = self._published_at + self._config.publish_interval
+        due = self._published_at + self._publish_interval
         while count < self._limits.transaction_predictions:
             remaining = due - time.monotonic()
             try:

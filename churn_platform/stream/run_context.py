@@ -30,3 +30,17 @@ class RunContext:
     lane: Lane
     limits: Limits = DEFAULT_LIMITS
     make_producer: clients.ProducerFactory = clients.producer
+
+    @property
+    def linger(self) -> float:
+        """Least time from one commit of the lane to the next, in seconds.
+
+        The profile's time is that of the whole stream. n lanes commit n times more rarely each, so that together they
+        cost PostgreSQL and Kafka no more commits than one lane.
+        """
+        return self.config.linger * self.lane.of
+
+    @property
+    def publish_interval(self) -> float:
+        """Least time from one Kafka transaction of the lane to the next, in seconds; see linger."""
+        return self.config.publish_interval * self.lane.of

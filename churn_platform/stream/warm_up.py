@@ -56,7 +56,7 @@ def warm_up(run: RunContext, follower: ChampionFollower | None) -> Iterator[Conn
         require_recorded(lease.connection, config.schema)
         # Kafka clients connect while the model is loaded. Otherwise each of them would wait half a second for it.
         admin = clients.admin(config.kafka.client)
-        consumer = FollowingConsumer(config.kafka, collect_seconds=config.linger)
+        consumer = FollowingConsumer(config.kafka, collect_seconds=run.linger)
         opened.callback(consumer.close)
         publisher = Publisher(run, environments.identify(lease.connection))
         opened.callback(publisher.release)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,15 @@ def test_the_lanes_share_all_partitions() -> None:
     for count in range(1, 6):
         owners = [[lane for lane in lanes(count) if lane.owns(partition)] for partition in range(5)]
         assert all(len(each) == 1 for each in owners)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_all_lanes_together_commit_and_publish_as_often_as_one(stream: Stream, count: int) -> None:
+    config = replace(stream.config, linger=0.03, publish_interval=0.05)
+    runs = [
+        RunContext(config=config, batch=f"batch {lane}", run_id=str(lane), log=lambda _: None, lane=lane)
+        for lane in lanes(count)
+    ]
+
+    assert sum(1 / run.linger for run in runs) == pytest.approx(1 / config.linger)
+    assert sum(1 / run.publish_interval for run in runs) == pytest.approx(1 / config.publish_interval)
