@@ -29,7 +29,8 @@ LAUNCHED: Final = tuple(status for status in ACTIVE if status != dg.DagsterRunSt
 STARTING: Final = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 # Marks runs that the sensor requested. A replay that was started in the UI does not stream, and does not count.
 STREAM_TAG: Final = "churn/stream"
-# Number of the lane that a run reads. The sensor sets it, and a run of the predictions does when it has ended.
+# Number of the lane that a run reads. The sensor sets it when it launches a run. Other runs set it after they have
+# scored events. If a run has replayed batches of several lanes, commas separate the numbers.
 LANE_TAG: Final = "churn/lane"
 # A run is dead if it has had no session in PostgreSQL for this long, whatever its record says: a run that lost its
 # connection reconnects within 3 s. A run whose launcher reports no process is dead, too.
