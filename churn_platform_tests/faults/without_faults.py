@@ -86,7 +86,7 @@ class Requests:
 
     def _ask(self) -> None:
         number = 0
-        with httpx.Client(trust_env=False, timeout=30) as client:
+        with httpx.Client(trust_env=False, timeout=30, follow_redirects=True) as client:
             while not self._ended.wait(REQUEST_PAUSE):
                 number += 1
                 api = client.build_request(
