@@ -145,7 +145,7 @@ screenshots: install ## Take the screenshots in docs/images again, in headless C
 	$(BIN)/python -m churn_platform_tests.ui.screenshots $(ARGS)
 
 .PHONY: soak
-soak: install ## Inject a random fault every 20 s under load (ARGS="--minutes 10 --rate 2000")
+soak: install ## Inject a random fault every 20 s under load (ARGS="--minutes 10 --rate 2000"), or none (ARGS="--no-faults")
 	$(BIN)/python -m churn_platform_tests.faults.soak $(ARGS)
 
 .PHONY: bench

@@ -21,6 +21,9 @@ DEAD_LETTER_MINUTES: Final = 15
 LEAST_DEAD_LETTERS: Final = 10
 # A message that is being sent for longer has a sender that hangs: the longest time-outs are two minutes.
 SENDING_SECONDS: Final = 600.0
+# A daemon that is started together with the worker has this long until its first heartbeat. Until then, the latest
+# heartbeat is that of the daemon before, so each start after a longer stop would be an alarm.
+DAEMON_START_SECONDS: Final = 120.0
 # A canary that was rolled back is reported for this long, unless another one is started.
 CANARY_HOURS: Final = 24.0
 
@@ -47,6 +50,7 @@ class Condition:
         setting: variable of the setting that is its bound; empty if it has none.
         severity: "critical" if events or messages do not get through meanwhile, else "warning".
         every: seconds between two evaluations.
+        after: seconds from the start of the worker to the first evaluation. Until then, it neither begins nor ends.
         find: returns what has the problem now; nothing if all is well.
     """
 
@@ -56,6 +60,7 @@ class Condition:
     setting: str = ""
     severity: Severity = "warning"
     every: float = 10.0
+    after: float = 0.0
     find: Callable[[Evidence], Iterable[Finding]]
 
 
@@ -154,6 +159,7 @@ CONDITIONS: Final = (
         remedy="Start it: 'churn status' shows the state of the embedded one, 'churn logs daemon' its log.",
         setting="DAEMON_SILENT_SECONDS",
         severity="critical",
+        after=DAEMON_START_SECONDS,
         find=_daemon_silent,
     ),
     Condition(

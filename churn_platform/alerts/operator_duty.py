@@ -60,6 +60,7 @@ class OperatorConditions:
         self._evidence, self._targets, self._environment = evidence, tuple(targets), environment
         self._keep_days, self._conditions, self._interval = keep_days, tuple(conditions), interval
         self._clear, self._now = timedelta(seconds=clear_seconds), now
+        self._created = time.monotonic()
         self._evaluated: dict[str, float] = {}
         self._pruned: float | None = None
 
@@ -73,6 +74,8 @@ class OperatorConditions:
         self._evidence.begin_round(connection)
         clock = time.monotonic()
         for condition in self._conditions:
+            if clock - self._created < condition.after:
+                continue
             last = self._evaluated.get(condition.name)
             # Half a round of tolerance, because a round takes a moment longer than its interval.
             if last is not None and clock - last < condition.every - self._interval / 2:

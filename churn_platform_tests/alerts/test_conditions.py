@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -83,13 +83,15 @@ def evidence(client: dict[str, Any] | None = None, topic: str = "none", **bounds
     )
 
 
-def switch_duty(switch: Switch, clock: Clock, targets: Iterable[str] = ("pager",)) -> OperatorConditions:
+def switch_duty(
+    switch: Switch, clock: Clock, targets: Iterable[str] = ("pager",), *, condition: Condition | None = None
+) -> OperatorConditions:
     return OperatorConditions(
         evidence(),
         list(targets),
         environment="here",
         keep_days=90,
-        conditions=[switch.condition],
+        conditions=[condition or switch.condition],
         now=lambda: clock.now,
     )
 
@@ -134,6 +136,23 @@ def test_operators_are_told_when_a_condition_begins_and_ends(connection: psycopg
     assert (began.kind, began.target, began.expires_at) == ("operator", "pager", None)
     (stored,) = operator_conditions.recent(connection, limit=9)
     assert stored.ended == START + timedelta(minutes=5)
+
+
+def test_a_condition_neither_begins_nor_ends_before_its_first_evaluation(connection: psycopg.Connection) -> None:
+    switch, clock = Switch({"lamp": "40 W"}), Clock()
+    later = replace(switch.condition, after=3600.0)
+    switch_duty(switch, clock, condition=later).run(connection)
+    assert subjects(connection) == []
+
+    switch_duty(switch, clock).run(connection)
+    switch.subjects = {}
+    restarted = switch_duty(switch, clock, condition=later)
+    for _ in range(3):
+        restarted.run(connection)
+        clock.pass_time(seconds=61)
+
+    assert subjects(connection) == ["switch (lamp) began, on here"]
+    assert [each.subject for each in operator_conditions.open_conditions(connection)] == ["lamp"]
 
 
 def test_a_value_around_its_bound_is_one_condition(connection: psycopg.Connection) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,7 +107,6 @@ class FaultyPlatform(Running):
         self.admin = clients.admin(self.config.kafka.client)
         customers = rows_of(generate_customers(1_500, seed=self.load.seed), self.config.schema)
         self.traffic = Traffic(self.config, customers, rate=self.load.rate, mix=MIX, seed=self.load.seed)
-        self._create_champions()
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -120,7 +119,8 @@ class FaultyPlatform(Running):
         """Return the folder of a version's bundle."""
         return self.folder / f"bundle-{version}"
 
-    def _create_champions(self) -> None:
+    def create_champions(self) -> None:
+        """Register CHAMPIONS, and promote version 1."""
         for version, hyperparameters in CHAMPIONS.items():
             save_bundle(small_bundle(hyperparameters), str(self.bundle(version)))
             model_versions.register(
@@ -318,13 +318,20 @@ def ended(pid: int) -> bool:
 
 
 @contextmanager
-def faulty_platform(folder: Path, given: dict[str, str], load: Load) -> Iterator[FaultyPlatform]:
+def faulty_platform(
+    folder: Path,
+    given: dict[str, str],
+    load: Load,
+    *,
+    create_champion: Callable[[FaultyPlatform], None] = FaultyPlatform.create_champions,
+) -> Iterator[FaultyPlatform]:
     """Run a separate platform in this folder while the context lasts.
 
     Args:
         folder: traversable for other users, because under root PostgreSQL runs as another user.
         given: the environment to extend.
         load: the traffic.
+        create_champion: makes the platform able to score.
     """
     settings = {
         "BATCH_EVENTS": str(load.batch_events),
@@ -341,5 +348,6 @@ def faulty_platform(folder: Path, given: dict[str, str], load: Load) -> Iterator
         env_file=Path(os.devnull),
     )
     with stack, FaultyPlatform(stack, folder=folder, injector=injector, load=load) as platform:
+        create_champion(platform)
         yield platform
         platform.traffic.stop()

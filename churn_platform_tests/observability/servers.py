@@ -32,23 +32,46 @@ PACKAGES = {
     "amtool": "prometheus-alertmanager",
 }
 
+EVALUATION_SECONDS = 0.5
+"""Seconds between two evaluations of the rules: no alert is shorter."""
 
-def binary(name: str, *, required: bool) -> str:
-    """Return the path of a binary: beside this Python, or on the PATH. Skip the test if there is none.
+
+class BinaryMissingError(Exception):
+    """A binary is not installed. The message says how to get it."""
+
+
+def find_binary(name: str) -> str:
+    """Return the path of a binary: beside this Python, or on the PATH.
 
     Args:
         name: a key of BINARIES.
-        required: fail instead of skipping.
+
+    Raises:
+        BinaryMissingError: it is at neither place.
     """
     beside = str(Path(sys.executable).parent)
     for each in BINARIES[name]:
         found = shutil.which(each, path=beside) or shutil.which(each)
         if found is not None:
             return found
-    missing = f"{name} is not installed: 'make test-prometheus' builds it, and Debian's package {PACKAGES[name]} has it"
-    if required:
-        pytest.fail(missing)
-    pytest.skip(missing)
+    raise BinaryMissingError(
+        f"{name} is not installed: 'make test-prometheus' builds it, and Debian's package {PACKAGES[name]} has it"
+    )
+
+
+def binary(name: str, *, required: bool) -> str:
+    """Return the path of a binary. Skip the test if there is none.
+
+    Args:
+        name: a key of BINARIES.
+        required: fail instead of skipping.
+    """
+    try:
+        return find_binary(name)
+    except BinaryMissingError as error:
+        if required:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 def free_port() -> int:
@@ -95,6 +118,12 @@ class Prometheus:
         answer = httpx.get(f"{self.url}/api/v1/targets", timeout=30).json()
         return {each["labels"]["job"]: each["health"] for each in answer["data"]["activeTargets"]}
 
+    def rule_problems(self) -> dict[str, str]:
+        """Return the last error of each rule that cannot be evaluated, by its name."""
+        answer = httpx.get(f"{self.url}/api/v1/rules", timeout=30).json()
+        rules = [rule for group in answer["data"]["groups"] for rule in group["rules"]]
+        return {rule["name"]: rule.get("lastError", rule["health"]) for rule in rules if rule["health"] != "ok"}
+
     def firing(self) -> set[str]:
         """Return the names of the alerts that fire."""
         answer = httpx.get(f"{self.url}/api/v1/alerts", timeout=30).json()
@@ -103,9 +132,15 @@ class Prometheus:
 
 @contextmanager
 def prometheus(
-    program: str, folder: Path, *, rules: Mapping[str, Any], targets: Mapping[str, str], alertmanager: str = ""
+    program: str,
+    folder: Path,
+    *,
+    rules: Mapping[str, Any],
+    targets: Mapping[str, str],
+    alertmanager: str = "",
+    interval: str = "1s",
 ) -> Iterator[Prometheus]:
-    """Run Prometheus, which scrapes every second.
+    """Run Prometheus.
 
     Args:
         program: path of the binary.
@@ -113,11 +148,17 @@ def prometheus(
         rules: content of the file of rules.
         targets: host:port to scrape, by job.
         alertmanager: host:port of the Alertmanager; empty for none.
+        interval: between two scrapes, which is also their time-out. Rules are evaluated every
+            EVALUATION_SECONDS.
     """
     port = free_port()
     (folder / "rules.yml").write_text(yaml.safe_dump(dict(rules)))
     configuration: dict[str, Any] = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"},
+        "global": {
+            "scrape_interval": interval,
+            "scrape_timeout": interval,
+            "evaluation_interval": f"{EVALUATION_SECONDS * 1000:.0f}ms",
+        },
         "rule_files": ["rules.yml"],
         "scrape_configs": [
             {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()

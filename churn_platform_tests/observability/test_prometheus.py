@@ -125,7 +125,7 @@ class Platform:
     @contextmanager
     def worker(self) -> Iterator[Worker]:
         """Run the worker until the block ends."""
-        conditions = [replace(each, every=0.0) for each in CONDITIONS]
+        conditions = [replace(each, every=0.0, after=0.0) for each in CONDITIONS]
         duties: list[Duty] = [
             OperatorConditions(
                 self.evidence(),
