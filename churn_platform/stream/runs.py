@@ -74,6 +74,10 @@ def materialize(
         )
     unclosed = [key for key, batch in found.items() if batch is not None and batch.closed is None]
     if not unclosed:
+        if len(keys) == 1 and all(batch is not None and batch.opened is None for batch in found.values()):
+            # The sensor launched this run before the number of lanes changed, and it starts after that.
+            log(f"Batch {keys[0]} was closed before its first event, because LANES had changed. Nothing is left to do.")
+            return Outcome(False, str(Ending.LANES))
         outcome = _replay_all(config, keys, log, engine)
         confirm()
         return outcome
