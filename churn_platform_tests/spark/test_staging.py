@@ -163,6 +163,7 @@ def test_aborted_transactions_are_left_out_and_markers_alone_start_no_engine(str
         for each in range(20):
             value = json.dumps(event(number * 20 + each))
             producer.produce(stream.config.events_topic, value, partition=each % 3)
+        producer.flush(30)
         (producer.commit_transaction if commits else producer.abort_transaction)()
     tasks = use(stream)
 

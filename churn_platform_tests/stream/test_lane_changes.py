@@ -25,7 +25,7 @@ from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.result import Ending
 from churn_platform_tests.spark.engines import Tasks
 from churn_platform_tests.stream.streams import Killed, Stream, event, with_changes
-from churn_platform_tests.stream.test_lanes import all_live, layout, live, require_clean, rows
+from churn_platform_tests.stream.test_lanes import layout, live, require_clean, rows, sessions
 from churn_platform_tests.waiting import wait_until
 
 
@@ -243,19 +243,22 @@ def process_of(stream: Stream, environment: dict[str, str], *, lanes: int, folde
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize(("former", "wanted"), [(1, 2), (3, 1)])
 def test_a_run_of_former_lanes_that_was_frozen_writes_nothing_when_it_wakes(
-    stream: Stream, stack: Stack, tmp_path: Path
+    stream: Stream, stack: Stack, tmp_path: Path, former: int, wanted: int
 ) -> None:
-    with process_of(stream, stack.environment, lanes=1, folder=tmp_path) as frozen:
-        wait_until(lambda: all_live(stream, 1), 120)
-        stream.send([event(number) for number in range(30)])
+    for lane in stream.want_lanes(former):
+        stream.materialize(stream.plan(lane))
+    with process_of(stream, stack.environment, lanes=former, folder=tmp_path) as frozen:
+        wait_until(lambda: sessions(stream, former)[0].holder, 120)
+        stream.send([event(number) for number in range(30)], partition=0)
         wait_until(lambda: rows(stream) == 30)
         os.kill(frozen, signal.SIGSTOP)
         stream.send([event(number) for number in range(30, 60)])
-        with live(stream, stream.want_lanes(2)):
+        with live(stream, stream.want_lanes(wanted)):
             wait_until(lambda: rows(stream) == 60, 120)
             os.kill(frozen, signal.SIGCONT)
             stream.send([event(number) for number in range(60, 90)])
             wait_until(lambda: rows(stream) == 90)
-    assert layout(stream) == Layout(lanes=2, wanted=2)
+    assert layout(stream) == Layout(lanes=wanted, wanted=wanted)
     require_clean(stream)
