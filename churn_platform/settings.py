@@ -262,6 +262,13 @@ def _properties(text: str) -> str:
     return text
 
 
+def _master(text: str) -> str:
+    # Spark would start for half a minute, three times, before it refused the address.
+    if re.fullmatch(r"local(-cluster)?(\[[^\]]+\])?|yarn|(spark|k8s)://\S+", text) is None:
+        raise ValueError("expected local[2], spark://host:7077, yarn or k8s://https://host:6443")
+    return text
+
+
 def _times(text: str) -> str:
     parse_times(text)
     return text
@@ -297,6 +304,7 @@ CustomerUrl = Annotated[str, AfterValidator(_customer_url)]
 CronSchedule = Annotated[str, AfterValidator(_cron_schedule)]
 TimesOfDay = Annotated[str, AfterValidator(_times)]
 PartOfDay = Annotated[str, AfterValidator(_hours)]
+SparkMaster = Annotated[str, AfterValidator(_master)]
 SparkProperties = Annotated[str, AfterValidator(_properties)]
 Targets = Annotated[SecretStr | None, AfterValidator(_targets)]
 AlertMode = Literal["digest", "each"]
@@ -633,10 +641,9 @@ class SparkSettings(SettingsGroup):
         validation_alias="SPARK_ENVIRONMENT",
         description="Folder of the Python environment with Spark, as 'make spark' creates it.",
     )
-    master: str = Field(
+    master: SparkMaster = Field(
         default="local[2]",
         validation_alias="SPARK_MASTER",
-        min_length=1,
         description="Spark's master: local[2] for two cores of this machine, spark://host:7077, yarn or "
         "k8s://https://host:6443.",
     )

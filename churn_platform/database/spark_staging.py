@@ -58,12 +58,25 @@ _COPY_DEAD_LETTERS: Final = """
 _DEAD_LETTER_TYPES: Final = ("uuid", "int4", "int8", "text", "bytea", "timestamptz")
 # One statement, so that the rows are read from the stage and sorted once. It returns the sums of what it has inserted.
 _INSERT_NEW: Final = sql.SQL("with {predictions}, {high_risk} {sums}")
-_LAST_OFFSETS: Final = """
-    select kafka_partition, max(kafka_offset) from (
-        select kafka_partition, kafka_offset from spark_predictions where attempt = %(attempt)s
+_STAGED: Final = """
+    select kafka_partition, sum(events)::bigint, min(first_offset), max(last_offset), sum(foreign_rows)::bigint
+    from (
+        select p.kafka_partition, count(*) as events, min(p.kafka_offset) as first_offset,
+            max(p.kafka_offset) as last_offset,
+            count(*) filter (where (p.batch, p.model_version) <> (a.batch, a.model_version)) as foreign_rows
+        from spark_predictions p join spark_attempts a using (attempt)
+        where attempt = %(attempt)s group by kafka_partition
         union all
-        select kafka_partition, kafka_offset from spark_dead_letters where attempt = %(attempt)s
+        select kafka_partition, count(*), min(kafka_offset), max(kafka_offset), 0
+        from spark_dead_letters where attempt = %(attempt)s group by kafka_partition
+        union all
+        select kafka_partition, sum(erased), null, null, 0
+        from spark_tasks where attempt = %(attempt)s group by kafka_partition
     ) as staged group by kafka_partition
+"""
+_COUNT_TWICE: Final = """
+    select count(*) from spark_predictions join spark_dead_letters using (attempt, kafka_partition, kafka_offset)
+    where attempt = %s
 """
 # A row of the batch at whose place Spark has read another event. An event that is left out now was erased.
 _OTHER_EVENT: Final = """
@@ -114,6 +127,23 @@ class StagedCounts:
         return self.predictions + self.dead_letters + self.erased
 
 
+@dataclass(frozen=True)
+class StagedPartition:
+    """What an attempt has staged of one Kafka partition.
+
+    Attributes:
+        events: number of events, those of erased customers included, which have no rows.
+        first: lowest offset of a row; None without a row.
+        last: highest offset of a row; None without a row.
+        foreign: predictions of another batch or model version than the attempt's.
+    """
+
+    events: int
+    first: int | None
+    last: int | None
+    foreign: int
+
+
 def begin(connection: psycopg.Connection, attempt: UUID, *, batch: str, model_version: int) -> None:
     """Record a new attempt, and give up earlier ones of the same batch.
 
@@ -151,13 +181,21 @@ def erased_in(connection: psycopg.Connection, attempt: UUID) -> ErasedCustomers:
 
 
 def finish(connection: psycopg.Connection, attempt: UUID, *, events: int) -> None:
-    """Record that all ranges of an attempt are scored.
+    """Record that all ranges of an attempt are scored. It may be repeated.
 
     Raises:
-        AttemptGoneError: the attempt was given up.
+        AttemptGoneError: the attempt was given up, or has finished with another number of events.
     """
-    if connection.execute(_FINISH, (events, attempt)).rowcount != 1:
+    if connection.execute(_FINISH, (events, attempt)).rowcount == 1:
+        return
+    found = find(connection, attempt)
+    if found is None:
         raise _gone(attempt)
+    if found.events != events:
+        raise AttemptGoneError(
+            f"Spark's attempt {attempt} to score {found.batch} has finished with {found.events} events, and finishes "
+            f"again with {events}."
+        )
 
 
 def discard(connection: psycopg.Connection, attempt: UUID) -> None:
@@ -299,9 +337,15 @@ def insert_new(
     return batch_hours.read_sums(table.schema, connection.execute(_insert_new(table), arguments))
 
 
-def last_offsets(connection: psycopg.Connection, attempt: UUID) -> dict[int, int]:
-    """Return the offset of the last event that an attempt has staged, by Kafka partition."""
-    return dict(connection.execute(_LAST_OFFSETS, {"attempt": attempt}).fetchall())
+def staged_partitions(connection: psycopg.Connection, attempt: UUID) -> dict[int, StagedPartition]:
+    """Return what an attempt has staged, by Kafka partition."""
+    rows = connection.execute(_STAGED, {"attempt": attempt})
+    return {partition: StagedPartition(*staged) for partition, *staged in rows}
+
+
+def staged_twice(connection: psycopg.Connection, attempt: UUID) -> int:
+    """Return the number of offsets that an attempt has staged both as a prediction and as a dead letter."""
+    return int(_only(connection.execute(_COUNT_TWICE, (attempt,)).fetchone())[0])
 
 
 def _gone(attempt: UUID) -> AttemptGoneError:

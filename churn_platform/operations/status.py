@@ -33,7 +33,7 @@ from churn_platform.kafka import clients, topics
 from churn_platform.kafka.clients import translate_kafka_errors
 from churn_platform.kafka.exceptions import RangeLostError, TopicMissingError
 from churn_platform.kafka.reading import first_times, make_consumer
-from churn_platform.lanes import Lane, lanes
+from churn_platform.lanes import Lane, LanesError, lanes, require_lanes
 from churn_platform.positions.truncation import resume
 from churn_platform.stream.config import StreamConfig
 
@@ -266,6 +266,10 @@ def _collect_kafka_status(config: StreamConfig, ledger: _LedgerPositions, status
     with translate_kafka_errors(admin):
         admin.list_topics(timeout=ANSWER_SECONDS)
     topic = topics.describe(admin, config.events_topic)
+    try:
+        require_lanes(config.lanes, topic=topic.name, partitions=len(topic.partitions))
+    except LanesError as error:  # the sensor launches no run
+        status.problems.append(str(error))
     ends, held = topics.stable_ends(admin, topic)
     known = ledger.positions.get(topic.topic_id, {})
     since: dict[int, datetime] = {}

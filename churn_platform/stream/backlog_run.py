@@ -15,11 +15,11 @@ from uuid import UUID
 
 import psycopg
 
-from churn_platform.database import erased_customers, ledger, spark_staging
-from churn_platform.database.connections import connect
+from churn_platform.database import erased_customers, ledger
+from churn_platform.database.spark_staging import StagedPartition
 from churn_platform.database.stream_positions import LastRecord
 from churn_platform.kafka import topics
-from churn_platform.kafka.reading import read_ranges, require_ranges
+from churn_platform.kafka.reading import CHUNK_MESSAGES, read_ranges, require_ranges
 from churn_platform.positions.truncation import last_records
 from churn_platform.stream import faults
 from churn_platform.stream.batch_progress import BatchProgress, Opening
@@ -123,14 +123,16 @@ class BacklogRun:
         ranges = {partition: (takeover.positions[partition], end) for partition, end in ends.items()}
         progress = BatchProgress(run.config, takeover.batch, now=self._monotonic(), wall_clock=datetime.now(UTC))
         opening = progress.add(0, now=self._monotonic(), wall_clock=datetime.now(UTC))
-        if not self._has_event(source, ranges):
+        with _heartbeats(lease, every=run.limits.heartbeat_seconds):
+            has_event = self._has_event(source, ranges)
+        if not has_event:
             with lease.connection.transaction():
                 erased_customers.hold_off(lease.connection)
                 self._advance(lease.connection, source, takeover, ends, None, _NOTHING, records={}, version=None)
             return _NOTHING
         run.log(f"Scoring a backlog of {source.topic} into batch {run.batch}: offsets {ranges}.")
         with _heartbeats(lease, every=run.limits.heartbeat_seconds):
-            attempt = stage(
+            staged = stage(
                 run.config,
                 self._engine,
                 run.log,
@@ -143,13 +145,13 @@ class BacklogRun:
             )
             # Retention may have deleted the beginning of a range while the engine read it.
             require_ranges(run.config.kafka, source.topic, ranges)
-            records = self._last_records(source, attempt)
+            records = self._last_records(source, ranges, staged.partitions)
         # The engine may have read for a long time.
         connections.guard.check_again()
         TopicIdentity(connections.admin, takeover.topic).check()
-        written = self._commit(lease.connection, source, takeover, ends, opening, records, attempt, version)
+        written = self._commit(lease.connection, source, takeover, ends, opening, records, staged.attempt, version)
         faults.reach(FaultPoint.AFTER_DATABASE_COMMIT)
-        discard(run.config, attempt)
+        discard(run.config, staged.attempt)
         return written
 
     def _has_event(self, source: Source, ranges: Mapping[int, tuple[int, int]]) -> bool:
@@ -229,21 +231,22 @@ class BacklogRun:
         # write_staged() has written the high-risk predictions, too.
         ledger.advance(connection, step, rows=None, risky=NO_IDS, threshold=config.high_risk_threshold)
 
-    def _last_records(self, source: Source, attempt: UUID) -> dict[int, LastRecord]:
+    def _last_records(
+        self, source: Source, ranges: Mapping[int, tuple[int, int]], staged: Mapping[int, StagedPartition]
+    ) -> dict[int, LastRecord]:
         """Read the last record of each Kafka partition, which shows later that the log is still the same."""
-        with connect(self._run.config.dsn, application_name=f"churn staging {source.batch}") as connection:
-            offsets = spark_staging.last_offsets(connection, attempt)
-        messages = [
-            message
-            for part in read_ranges(
-                self._run.config.kafka, source.topic, {p: (last, last + 1) for p, last in offsets.items()}, chunk=1_000
-            )
-            for message in part
-        ]
-        found = last_records(messages, len(offsets))
-        if found.keys() != offsets.keys():
+        # Events of erased customers have no rows. If a partition has no others, its range is read again.
+        places = {
+            partition: ranges[partition] if each.last is None else (each.last, each.last + 1)
+            for partition, each in staged.items()
+            if each.events
+        }
+        found: dict[int, LastRecord] = {}
+        for messages in read_ranges(self._run.config.kafka, source.topic, places, chunk=CHUNK_MESSAGES):
+            found |= last_records(messages, len(places))
+        if found.keys() != places.keys():
             raise InvariantViolation(
-                f"Batch {source.batch}: the engine has read events at {offsets} of {source.topic}, by Kafka partition, "
+                f"Batch {source.batch}: the engine has read events of {source.topic} at {places}, by Kafka partition, "
                 f"and a consumer finds events in {sorted(found)} only. Nothing was written."
             )
         return found

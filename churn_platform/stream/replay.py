@@ -173,7 +173,8 @@ def _stage(
             accepts_from=plan.accepts_from,
             accepts_until=plan.accepts_until,
             model_version=champion.version,
-        )
+            events=plan.recorded.events,
+        ).attempt
         # Retention may have deleted the beginning of a range while the engine read it.
         require_ranges(config.kafka, plan.source.topic, plan.ranges)
     except RangeLostError as error:

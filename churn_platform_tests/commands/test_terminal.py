@@ -291,6 +291,8 @@ def test_a_wrong_setting_is_reported_with_a_remedy(words: list[str], monkeypatch
         ("OUTCOMES_TOPIC", "..", "a name of a Kafka topic"),
         ("TRAINING_CRON", "every night", "five fields of a cron schedule"),
         ("DATA_PREPARATION_CRON", "61 * * * *", "five fields of a cron schedule"),
+        ("SPARK_MASTER", "host:7077", "expected local[2], spark://host:7077, yarn or k8s://https://host:6443"),
+        ("SPARK_PROPERTIES", "spark.executor.cores", "expected spark.name=value"),
         ("CALL_COST", "5", "KEPT_CUSTOMER_VALUE and CALL_SUCCESS_RATE not set"),
     ],
 )

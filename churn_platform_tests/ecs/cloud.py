@@ -45,6 +45,7 @@ class Cloud:
         self._unanswered: Counter[str] = Counter()
         self._refusals: list[str] = []
         self._swallowed: set[str] = set()
+        self._forbidden: set[str] = set()
         self.requests: Counter[str] = Counter()
         self.tokens: list[str] = []
 
@@ -128,6 +129,14 @@ class Cloud:
         """Answer each request for an action as if it had been executed, and do nothing."""
         self._swallowed.add(action)
 
+    def forbid(self, action: str) -> None:
+        """Refuse each request for an action, as to a login without the right."""
+        self._forbidden.add(action)
+
+    def allow(self, action: str) -> None:
+        """Execute an action again that was forbidden."""
+        self._forbidden.remove(action)
+
     def _serve(self, environment: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         action = str(environment.get("HTTP_X_AMZ_TARGET", ""))
         self.requests[action] += 1
@@ -140,6 +149,10 @@ class Cloud:
                 return _answer({"tasks": [], "failures": failures}, 200)(environment, start_response)
         if action in self._swallowed:
             return _answer({}, 200)(environment, start_response)
+        if action in self._forbidden:
+            return _error("AccessDeniedException", f"not authorized to perform {action}", 400)(
+                environment, start_response
+            )
         if self._throttled[action] > 0:
             self._throttled[action] -= 1
             return _error("ThrottlingException", "Rate exceeded", 400)(environment, start_response)

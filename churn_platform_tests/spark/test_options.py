@@ -149,3 +149,10 @@ def test_text_that_is_no_property_is_refused() -> None:
 )
 def test_a_bound_is_shared_among_partitions(waiting: dict[int, int], most: int, shares: dict[int, int]) -> None:
     assert share(waiting, most=most) == shares
+
+
+@pytest.mark.parametrize(
+    "master", ["local", "local[*]", "local[4,2]", "yarn", "spark://a:7077,b:7077", "k8s://https://a"]
+)
+def test_addresses_of_a_master_are_accepted(master: str) -> None:
+    assert parse_settings({"environment": {"SPARK_MASTER": master}}).spark.master == master

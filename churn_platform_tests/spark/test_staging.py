@@ -14,6 +14,7 @@ from churn_platform.stream import faults
 from churn_platform.stream.exceptions import ReplayError
 from churn_platform.stream.external_scoring import ATTEMPTS, ScoringEngine, ScoringFailedError, ScoringOrder
 from churn_platform.stream.faults import FaultPoint
+from churn_platform.stream.replay import replay
 from churn_platform_tests.spark.engines import Tasks, every_kind, written
 from churn_platform_tests.stream.streams import Killed, Stream, event
 from churn_platform_tests.waiting import wait_until
@@ -162,6 +163,7 @@ def test_aborted_transactions_are_left_out_and_markers_alone_start_no_engine(str
         for each in range(20):
             value = json.dumps(event(number * 20 + each))
             producer.produce(stream.config.events_topic, value, partition=each % 3)
+        producer.flush(30)
         (producer.commit_transaction if commits else producer.abort_transaction)()
     tasks = use(stream)
 
@@ -228,8 +230,24 @@ def test_an_attempt_that_has_lost_rows_is_not_used(stream: Stream) -> None:
 
     stream.engine = ScoringEngine(score_and_lose, 100)
 
-    with pytest.raises(spark_staging.AttemptGoneError, match="rows of attempt"):
+    with pytest.raises(ScoringFailedError, match=r"0 events of .*\[1\], offsets 0\.\.9, are staged; Kafka has 10"):
         stream.materialize(batch.batch)
+
+    assert written(stream) == before
+
+
+def test_rows_that_are_lost_before_they_are_moved_are_missed(stream: Stream) -> None:
+    stream.send([event(number) for number in range(30)])
+    batch = stream.stream()
+    before = written(stream)
+    use(stream)
+
+    def lose(line: str) -> None:
+        if line.startswith("Replaying"):  # what was scored has been checked
+            stream.connection.execute("delete from spark_predictions where kafka_partition = 1")
+
+    with pytest.raises(spark_staging.AttemptGoneError, match="rows of attempt"):
+        replay(stream.config, batch.batch, lose, engine=stream.engine)
 
     assert written(stream) == before
 
@@ -243,6 +261,16 @@ def test_tasks_of_an_attempt_that_was_given_up_fail(stream: Stream) -> None:
         spark_staging.begin_task(stream.connection, attempt, kafka_partition=0, first_offset=0)
     with pytest.raises(spark_staging.AttemptGoneError, match="given up"):
         spark_staging.finish(stream.connection, attempt, events=0)
+
+
+def test_an_attempt_finishes_with_one_number_of_events(stream: Stream) -> None:
+    attempt = uuid4()
+    spark_staging.begin(stream.connection, attempt, batch="batch", model_version=1)
+    spark_staging.finish(stream.connection, attempt, events=3)
+    spark_staging.finish(stream.connection, attempt, events=3)
+
+    with pytest.raises(spark_staging.AttemptGoneError, match="finished with 3 events, and finishes again with 4"):
+        spark_staging.finish(stream.connection, attempt, events=4)
 
 
 def test_a_replay_finds_that_the_log_holds_other_events(stream: Stream) -> None:

@@ -9,12 +9,14 @@ the bucket, Kafka's topics and the database stay. `churn clean` deletes what the
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import boto3
+from botocore import exceptions
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from churn_platform.operations.cleanup.plan import CleanError, Item, Report
 
@@ -41,6 +43,7 @@ ABSENT: Final = frozenset(
 WAIT_SECONDS: Final = 1800.0
 PAUSE_SECONDS: Final = 5.0
 AT_ONCE: Final = 10  # task definitions that one request may delete, and services that one may describe
+TASKS_AT_ONCE: Final = 100  # that one request may describe
 API_CONFIG: Final = Config(retries={"mode": "standard", "max_attempts": 8})
 
 SERVICES, TASKS, DEFINITIONS, CLUSTER = "service", "task", "task definition", "cluster"
@@ -64,15 +67,19 @@ class Clients:
         Args:
             region: None: the one that AWS's libraries find.
             profile: in ~/.aws; None: the default.
+
+        Raises:
+            CleanError: there is no such profile, or no region.
         """
-        session = boto3.Session(profile_name=profile, region_name=region)
-        return cls(
-            cloudformation=session.client("cloudformation", config=API_CONFIG),
-            ecs=session.client("ecs", config=API_CONFIG),
-            logs=session.client("logs", config=API_CONFIG),
-            balancing=session.client("elbv2", config=API_CONFIG),
-            secrets=session.client("secretsmanager", config=API_CONFIG),
-        )
+        with _readable_errors():
+            session = boto3.Session(profile_name=profile, region_name=region)
+            return cls(
+                cloudformation=session.client("cloudformation", config=API_CONFIG),
+                ecs=session.client("ecs", config=API_CONFIG),
+                logs=session.client("logs", config=API_CONFIG),
+                balancing=session.client("elbv2", config=API_CONFIG),
+                secrets=session.client("secretsmanager", config=API_CONFIG),
+            )
 
 
 class AwsDeployment:
@@ -100,7 +107,11 @@ class AwsDeployment:
         self._monotonic = monotonic
 
     def collect(self, report: Report) -> list[Item]:
-        """Return what there is, in the order in which it is deleted. Nothing is changed."""
+        """Return what there is, in the order in which it is deleted. Nothing is changed.
+
+        Raises:
+            CleanError: AWS refuses a request, or does not answer.
+        """
         found: list[Item] = []
         for kind, names in (
             (SERVICES, self._services),
@@ -114,7 +125,8 @@ class AwsDeployment:
             (SECRETS, self._secrets),
         ):
             report(f"Listing each {kind}")
-            found += [Item(kind, name, detail) for name, detail in names()]
+            with _readable_errors():
+                found += [Item(kind, name, detail) for name, detail in names()]
         return found
 
     def delete(self, report: Report) -> None:
@@ -124,26 +136,15 @@ class AwsDeployment:
         at a task definition that was deleted without it. Then follows what a stack leaves.
 
         Raises:
-            CleanError: something did not end, or the stack cannot be deleted. The rest may be deleted.
+            CleanError: something did not end, the stack cannot be deleted, or AWS refuses a request or does not
+                answer. The rest may be deleted.
         """
-        self._delete_services(report)
-        self._stop_tasks(report)
-        self._delete_stack(report)
-        self._delete_definitions(report)
-        for kind, names, delete in (
-            (CLUSTER, self._clusters, lambda name: self._aws.ecs.delete_cluster(cluster=name)),
-            (BALANCER, self._balancers, lambda arn: self._aws.balancing.delete_load_balancer(LoadBalancerArn=arn)),
-            (TARGETS, self._target_groups, lambda arn: self._aws.balancing.delete_target_group(TargetGroupArn=arn)),
-            (LOGS, self._log_groups, lambda name: self._aws.logs.delete_log_group(logGroupName=name)),
-            (
-                SECRETS,
-                self._secrets,
-                lambda arn: self._aws.secrets.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True),
-            ),
-        ):
-            for name, _ in list(names()):
-                report(f"Deleting the {kind} {name}")
-                _unless_absent(delete, name)
+        with _readable_errors():
+            self._delete_services(report)
+            self._stop_tasks(report)
+            self._delete_stack(report)
+            self._delete_definitions(report)
+            self._delete_rest(report)
 
     # Services and tasks
 
@@ -156,13 +157,22 @@ class AwsDeployment:
                     yield each["serviceArn"], f"{each['status'].lower()}, {each['runningCount']} tasks"
 
     def _tasks(self) -> Iterator[tuple[str, str]]:
-        pages = self._pages("ecs", "list_tasks", "taskArns", cluster=self.stack, desiredStatus="RUNNING")
-        for arn in _listed(pages):
-            if f":task/{self.stack}/" in arn:  # never stop a task of another cluster, whatever was listed
-                yield arn, ""
+        """Yield the tasks that have not stopped. One that is to stop may take two minutes, and keeps its cluster."""
+        arns = [
+            arn
+            for status in ("RUNNING", "STOPPED")
+            for arn in _listed(self._pages("ecs", "list_tasks", "taskArns", cluster=self.stack, desiredStatus=status))
+            if f":task/{self.stack}/" in arn  # never stop a task of another cluster, whatever was listed
+        ]
+        for start in range(0, len(arns), TASKS_AT_ONCE):
+            answer = self._aws.ecs.describe_tasks(cluster=self.stack, tasks=arns[start : start + TASKS_AT_ONCE])
+            for each in answer["tasks"]:
+                if each["lastStatus"] != "STOPPED":  # ECS removes it by itself
+                    yield each["taskArn"], each["lastStatus"].lower()
 
     def _delete_services(self, report: Report) -> None:
-        arns = [arn for arn, _ in self._services()]
+        # ECS refuses both requests for a service that drains already, because an earlier command has deleted it.
+        arns = [arn for arn, detail in self._services() if detail.startswith("active")]
         for arn in arns:
             report(f"Stopping the service {arn}")
             self._aws.ecs.update_service(cluster=self.stack, service=arn, desiredCount=0)
@@ -233,6 +243,22 @@ class AwsDeployment:
 
     # What a stack may leave
 
+    def _delete_rest(self, report: Report) -> None:
+        for kind, names, delete in (
+            (CLUSTER, self._clusters, lambda name: self._aws.ecs.delete_cluster(cluster=name)),
+            (BALANCER, self._balancers, lambda arn: self._aws.balancing.delete_load_balancer(LoadBalancerArn=arn)),
+            (TARGETS, self._target_groups, lambda arn: self._aws.balancing.delete_target_group(TargetGroupArn=arn)),
+            (LOGS, self._log_groups, lambda name: self._aws.logs.delete_log_group(logGroupName=name)),
+            (
+                SECRETS,
+                self._secrets,
+                lambda arn: self._aws.secrets.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True),
+            ),
+        ):
+            for name, _ in list(names()):
+                report(f"Deleting the {kind} {name}")
+                _unless_absent(delete, name)
+
     def _clusters(self) -> Iterator[tuple[str, str]]:
         for each in self._aws.ecs.describe_clusters(clusters=[self.stack])["clusters"]:
             if each["status"] != "INACTIVE":  # ECS removes an inactive cluster by itself
@@ -302,6 +328,33 @@ def _unless_absent(delete: Callable[[str], object], name: str) -> None:
     except ClientError as error:
         if _code(error) not in ABSENT:
             raise
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    """Raise errors of AWS's library as CleanError, which names the request."""
+    try:
+        yield
+    except ClientError as error:
+        text = error.response.get("Error", {}).get("Message", "")
+        raise CleanError(
+            f"AWS refused {error.operation_name}: {_code(error)}, {text}",
+            remedy="Give the login of AWS's libraries the right, or wait if it asks too often. What was deleted stays "
+            "deleted: run the command again.",
+        ) from error
+    except BotoCoreError as error:
+        raise CleanError(f"AWS was not asked, or did not answer: {error}", remedy=_remedy(error)) from error
+
+
+def _remedy(error: BotoCoreError) -> str:
+    if isinstance(error, exceptions.NoRegionError):
+        return "Set AWS_DEFAULT_REGION to the region of the stack."
+    if isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError):
+        return "Let this machine reach AWS, and run the command again."
+    return (
+        "Log in as AWS's libraries expect it: AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the "
+        "role of the machine."
+    )
 
 
 def _code(error: ClientError) -> str:

@@ -125,7 +125,9 @@ def reconcile(
         grace_seconds=GRACE_SECONDS,
     )
     progress("Ending open transactions", 0)
-    for number in range(1, stream_layouts.layout(connection, topic.name).most):
+    # A state from before LANES was raised knows fewer lanes than had producers.
+    most = max(config.lanes, stream_layouts.layout(connection, topic.name).most)
+    for number in range(1, most):
         fence(config.kafka, transactional_id(config.kafka.group, number), call_seconds=ANSWER_SECONDS)
     producer.initialize()  # after this, the published offsets and the predictions topic no longer change
     offsets = _published_offsets(config, topic)
