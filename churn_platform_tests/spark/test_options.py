@@ -91,7 +91,7 @@ def test_the_job_file_is_read_as_it_was_written_and_is_for_its_owner_only(bank_s
         task_events=100,
     )
 
-    with job_file(job) as file:
+    with job_file(job.to_json()) as file:
         assert Job.from_json(file.read_text()) == job
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert not file.parent.exists()
@@ -101,18 +101,18 @@ def test_the_job_file_is_read_as_it_was_written_and_is_for_its_owner_only(bank_s
 def test_the_command_has_no_secret_and_the_users_properties_win(tmp_path: Path) -> None:
     config = spark_config(tmp_path, master="spark://host:7077", **{"spark.log.level": "INFO"})
 
-    command = submit.command(config, Path("/job"), name="churn batch")
+    command = submit.command(config, submit.SCORING, Path("/job"), name="churn batch")
 
     assert command[0] == str(tmp_path / "bin" / "spark-submit")
     assert command[command.index("--master") + 1] == "spark://host:7077"
     assert "spark.log.level=INFO" in command
     assert "spark.driver.host=127.0.0.1" not in command
-    assert command[-2:] == [str(submit.JOB), "/job"]
+    assert command[-2:] == [str(submit.SCORING), "/job"]
 
 
 @pytest.mark.parametrize(("master", "used"), [("local[2]", "local[2,4]"), ("local[*]", "local[*,4]"), ("yarn", "yarn")])
 def test_a_local_master_repeats_failed_tasks(tmp_path: Path, master: str, used: str) -> None:
-    command = submit.command(spark_config(tmp_path, master=master), Path("/job"), name="churn batch")
+    command = submit.command(spark_config(tmp_path, master=master), submit.SCORING, Path("/job"), name="churn batch")
 
     assert command[command.index("--master") + 1] == used
 
