@@ -403,7 +403,7 @@ class ObjectStore:
     def _server_error(self, error: ClientError, uri: str) -> OSError:
         """Return the error for a response with an error code."""
         code = error.response["Error"].get("Code", "")
-        if code == "NoSuchKey":
+        if code in ("NoSuchKey", "404"):  # a request for the head of an object has no other code
             return ArtifactNotFoundError(
                 f"There is no file {uri}.",
                 remedy="Materialize the asset that writes it, or set CHURN_ARTIFACTS to the folder that has it.",

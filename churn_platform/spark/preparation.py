@@ -22,6 +22,7 @@ from churn_platform.features.imputing import Imputer, fitted_columns, median_of,
 from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.files.artifacts import join, write_bytes
 from churn_platform.files.stored_frame import StoredFrame
+from churn_platform.modeling.file_attributes import file_attributes
 from churn_platform.modeling.splitting import training_customers
 from churn_platform.schema.blocks import customers_files
 from churn_platform.schema.columns import Column
@@ -34,7 +35,7 @@ from churn_platform.spark.preparation_order import FileRead, PreparationOrder, S
 Given = TypeVar("Given")
 Found = TypeVar("Found")
 
-KEYS: Final = "key long, first long, second long"
+KEYS: Final = "key long, hash_1 long, hash_2 long"
 
 
 class Preparation:
@@ -136,7 +137,7 @@ class Preparation:
             tasks.RAW,
             tasks.QUARANTINED,
             parts=len(parts),
-            attributes={"sha256": read.sha256, "file_rows": read.rows - read.erased, "quarantined_rows": quarantined},
+            attributes=file_attributes(sha256=read.sha256, rows=read.rows - read.erased, quarantined=quarantined),
             dtypes={tasks.RAW: {order.schema.target: target_dtype}},
         )
         return read
@@ -155,16 +156,16 @@ class Preparation:
             first, second = tasks.hashes_of(frame, order.schema)
             yield {
                 "key": tasks.keys_of(frame, file),
-                "first": first,
-                "second": second,
+                "hash_1": first,
+                "hash_2": second,
                 "id": frame[order.schema.id].to_numpy(),
             }
 
         id_type = "string" if order.schema.by_name[order.schema.id].dtype == "object" else "long"
         found = self._scan(len(places), keys, f"{KEYS}, id {id_type}")
         of_id = Window.partitionBy("id")
-        repeated = found.withColumn("rows", F.count("*").over(of_id)).where("rows > 1")
-        of_values = Window.partitionBy("id", "first", "second").orderBy("key")
+        repeated = found.withColumn("copies", F.count("*").over(of_id)).where("copies > 1")
+        of_values = Window.partitionBy("id", "hash_1", "hash_2").orderBy("key")
         numbered = repeated.withColumn("nth", F.row_number().over(of_values))
         # Of rows that are the first with their values, all but the first of their id conflict with it.
         in_id = Window.partitionBy("id", F.col("nth") == 1).orderBy("key")

@@ -182,7 +182,7 @@ def refuse(event, arguments):
 sys.addaudithook(refuse)
 import numpy as np
 from churn_platform.model_store import load_bundle
-from churn_platform.scoring.bundle import ModelBundle, require_same_scores
+from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.stream import batch_loop
 
 bundle = load_bundle(sys.argv[1])

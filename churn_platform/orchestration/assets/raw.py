@@ -8,8 +8,9 @@ import dagster as dg
 import pandas as pd
 
 from churn_platform.decoding.erased_rows import without_erased
+from churn_platform.modeling.file_attributes import FILE_HASH, file_attributes
 from churn_platform.orchestration.assets.column_schema import column_metadata
-from churn_platform.orchestration.assets.training_inputs import FILE_HASH, file_hash, with_file
+from churn_platform.orchestration.assets.training_inputs import file_hash
 from churn_platform.orchestration.assets.ui_metadata import (
     Metadata,
     distributions,
@@ -115,8 +116,8 @@ file as JSON, without customers' names. Correct the rows in the file, or the rul
         counts = {"quarantined": len(quarantined), "duplicates": file.duplicates, "erased": left_out}
         context.log_event(file_observation(file, place))
         if dg.AssetKey(RAW) in context.selected_asset_keys:
-            customers = with_file(
-                customers, sha256=file.sha256, rows=file.rows - left_out, quarantined=len(quarantined)
+            customers.attrs |= file_attributes(
+                sha256=file.sha256, rows=file.rows - left_out, quarantined=len(quarantined)
             )
             yield dg.MaterializeResult(
                 asset_key=RAW,

@@ -6,21 +6,13 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 
 from churn_platform.modeling.exceptions import TrainingDataError
+from churn_platform.modeling.file_attributes import FILE_HASH
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:  # the code server starts without pandas
-    import pandas as pd
-
     from churn_platform.files.stored_frame import Frame
     from churn_platform.schema.customer_schema import CustomerSchema
     from churn_platform.scoring.bundle import ModelBundle
-
-FILE_HASH: Final = "sha256"
-"""Name of metadata: SHA-256 of the customers file, from raw_customers to the model."""
-
-FILE_ROWS: Final = "file_rows"
-QUARANTINED_ROWS: Final = "quarantined_rows"
-"""Attributes of the customers' frame: rows of the file, and those that break a rule of the customer schema."""
 
 OUTCOMES_HASH: Final = "outcomes_sha256"
 """Name of metadata: SHA-256 of the labelled customers that a model was trained on besides the file."""
@@ -33,19 +25,6 @@ TRAINING_SETTINGS: Final = "training_settings"
 MODEL: Final = dg.AssetKey("churn_model")
 SPLIT_CUSTOMERS: Final = dg.AssetKey("train_test_split")
 LABELLED: Final = dg.AssetKey("labelled_customers")
-
-
-def with_file(frame: "pd.DataFrame", *, sha256: str, rows: int, quarantined: int) -> "pd.DataFrame":
-    """Record in the frame the customers file that it was made from. It is stored with the rows.
-
-    Args:
-        frame: the customers.
-        sha256: hexadecimal SHA-256 of the file.
-        rows: number of its rows.
-        quarantined: number of rows that break a rule.
-    """
-    frame.attrs = {FILE_HASH: sha256, FILE_ROWS: rows, QUARANTINED_ROWS: quarantined}
-    return frame
 
 
 def file_hash(frame: "Frame") -> dict[str, str]:

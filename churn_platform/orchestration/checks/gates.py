@@ -3,8 +3,8 @@
 from typing import Final
 
 from churn_platform.files.stored_frame import Frame
+from churn_platform.modeling.file_attributes import FILE_ROWS, QUARANTINED_ROWS
 from churn_platform.modeling.splitting import MIN_CUSTOMERS_OF_EACH_OUTCOME
-from churn_platform.orchestration.assets.training_inputs import FILE_ROWS, QUARANTINED_ROWS
 from churn_platform.orchestration.checks.frames import Rule
 from churn_platform.schema.customer_schema import CustomerSchema
 
