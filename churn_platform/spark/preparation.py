@@ -93,10 +93,9 @@ class Preparation:
         *tables: str,
         parts: int,
         attributes: Mapping[str, object],
-        dtypes: Mapping[str, Mapping[str, str]] | None = None,
+        dtypes: Mapping[str, str] | None = None,
     ) -> None:
-        of_table = dtypes or {}
-        self._each(tasks.merge, [tasks.Merge(table, parts, attributes, of_table.get(table, {})) for table in tables])
+        self._each(tasks.merge, [tasks.Merge(table, parts, attributes, dtypes or {}) for table in tables])
 
     def _uri(self, name: str) -> str:
         return join(self._order.assets, name)
@@ -135,11 +134,11 @@ class Preparation:
         target_dtype = "float64" if any(each.target_missing for each in raw) else "int64"
         self._merge(
             tasks.RAW,
-            tasks.QUARANTINED,
             parts=len(parts),
             attributes=file_attributes(sha256=read.sha256, rows=read.rows - read.erased, quarantined=quarantined),
-            dtypes={tasks.RAW: {order.schema.target: target_dtype}},
+            dtypes={order.schema.target: target_dtype},
         )
+        self._merge(tasks.QUARANTINED, parts=len(parts), attributes={})
         return read
 
     def _repeated(self, files: Sequence[tasks.TypedFile]) -> "tuple[_ByPart, _ByPart]":

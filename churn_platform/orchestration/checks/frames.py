@@ -161,17 +161,20 @@ def frame_checks(asset: str, rules: Sequence[Rule], *, stored: bool = False) -> 
         for rule in rules
     ]
 
-    @dg.multi_asset_check(
+    decorated = dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks",
         specs=specs,
-        ins={"frame": dg.AssetIn(key, dagster_type=StoredFrame if stored else pd.DataFrame)},
+        ins={"frame": dg.AssetIn(key)},
         compute_kind="pandas",
     )
-    def checks(frame: Frame) -> Iterator[dg.AssetCheckResult]:
-        for rule in rules:
-            yield _result(key, rule, frame)
 
-    return checks
+    def checks(frame: pd.DataFrame) -> Iterator[dg.AssetCheckResult]:
+        yield from (_result(key, rule, frame) for rule in rules)
+
+    def checks_of_stored(frame: StoredFrame) -> Iterator[dg.AssetCheckResult]:
+        yield from (_result(key, rule, frame) for rule in rules)
+
+    return decorated(checks_of_stored if stored else checks)
 
 
 def _nulls(values: pd.Series) -> pd.Series:
