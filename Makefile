@@ -119,7 +119,8 @@ spark: .venv-spark/.installed ## Install Spark, with a Java and the jars of its 
 
 .PHONY: test-spark
 test-spark: install spark ## Score replays and a backlog with Spark on two workers, kill its processes, and prepare customers (ARGS="--spark-events 1000000")
-	$(BIN)/python -m pytest -m spark churn_platform_tests/spark churn_platform_tests/orchestration/assets/test_spark_runs.py $(ARGS)
+	$(BIN)/python -m pytest -m spark churn_platform_tests/spark churn_platform_tests/orchestration/assets/test_spark_runs.py \
+		churn_platform_tests/kafka/test_secured_kafka.py $(ARGS)
 
 .PHONY: bench-spark
 bench-spark: install spark ## Score a backlog with Spark and without it (ARGS="--events 10000000")

@@ -52,6 +52,30 @@ def test_a_password_is_quoted_as_jaas_reads_it() -> None:
     )
 
 
+def test_a_login_with_tokens_has_the_clients_secret_and_the_certificate_of_the_oauth_server() -> None:
+    found = java_client(
+        {
+            **BROKERS,
+            "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.token.endpoint.url": "https://login.example/token",
+            "sasl.oauthbearer.client.id": "app",
+            "sasl.oauthbearer.client.secret": 'a"b',
+            "sasl.oauthbearer.scope": "kafka",
+            "sasl.oauthbearer.extensions": "logicalCluster=lkc-1, identityPoolId=pool-1",
+            "https.ca.location": "/ca",
+        },
+        read=lambda file: f"{file}\nsecond line\n",
+    )
+
+    assert found["sasl.oauthbearer.token.endpoint.url"] == "https://login.example/token"
+    assert found["sasl.jaas.config"] == (
+        "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required "
+        'clientId="app" clientSecret="a\\"b" scope="kafka" '
+        'extension_logicalCluster="lkc-1" extension_identityPoolId="pool-1" '
+        'ssl.truststore.type="PEM" ssl.truststore.certificates="/ca\\nsecond line\\n";'
+    )
+
+
 def test_certificates_are_copied_so_that_executors_need_no_files() -> None:
     found = java_client(
         {**BROKERS, "ssl.ca.location": "/ca", "ssl.certificate.location": "/crt", "ssl.key.location": "/key"}, read=read
