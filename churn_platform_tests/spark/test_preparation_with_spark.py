@@ -13,8 +13,11 @@ import psycopg
 import pytest
 
 from churn_platform.database import erased_customers
+from churn_platform.definitions import build_defs
 from churn_platform.files.parquet import read_parquet
 from churn_platform.files.stored_frame import StoredFrame
+from churn_platform.local.stack import Stack
+from churn_platform.model_store import load_bundle
 from churn_platform.orchestration.assets.preparation import preparation_assets
 from churn_platform.orchestration.assets.raw import raw_assets
 from churn_platform.orchestration.assets.spark_preparation import spark_preparation_assets
@@ -27,6 +30,7 @@ from churn_platform.schema.generator import generate_customers
 from churn_platform.schema.subscribers import generate_subscribers
 from churn_platform.settings import MonitoringSettings, settings
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS
+from churn_platform_tests.orchestration.assets.test_preparation_and_training import new_batch_side
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(1_200)]
 
@@ -169,3 +173,37 @@ def test_subscribers_with_dates_and_texts_as_ids_are_prepared_alike(tmp_path: Pa
 
     assert_same(found, expected)
     assert json.loads((found.assets / "feature_imputer.json").read_text())["medians"]
+
+
+@pytest.mark.usefixtures("platform")
+def test_what_is_wrong_with_the_file_is_the_error_of_the_run_and_no_part_is_left(tmp_path: Path) -> None:
+    file = tmp_path / "customers.csv"
+    generate_customers(100, seed=5).drop(columns="Age").to_csv(file, index=False)
+
+    with changed(CHURN_RAW_CSV=str(file)):
+        prepared = prepare(BANK, tmp_path / "spark", spark=True, raise_on_error=False)
+
+    assert not prepared.run.success
+    (failed,) = prepared.run.get_step_failure_events()
+    assert "lacks the column Age" in str(failed.step_failure_data.error)
+    assert [*(prepared.assets / ".spark").iterdir()] == []
+    assert not (prepared.assets / "raw_customers.parquet").exists()
+
+
+def test_a_retraining_by_spark_gives_the_model_of_one_without_it(
+    stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    customers = tmp_path_factory.mktemp("spark_training") / "customers.csv"
+    generate_customers(2_000, seed=5).to_csv(customers, index=False)
+    parts = []
+    for engine in ("python", "spark"):
+        name, folder = f"trained_by_{engine}", tmp_path_factory.mktemp(engine)
+        with (
+            new_batch_side(stack, name, BANK, folder=folder, customers=customers) as batch_side,
+            changed(PREPARATION_ENGINE=engine, SPARK_PART_ROWS="300"),
+        ):
+            batch_side.definitions = build_defs(settings())
+            batch_side.run("retraining_job")
+            parts.append(dict(load_bundle(batch_side.champion().uri).to_parts()))
+
+    assert parts[0] == parts[1]
