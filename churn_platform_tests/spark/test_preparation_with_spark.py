@@ -161,6 +161,7 @@ def test_a_folder_with_every_kind_of_row_is_prepared_alike(tmp_path: Path) -> No
     assert len(StoredFrame(str(found.assets / "raw_customers.parquet")).group_rows) > ROWS // PART_ROWS
     assert len(found.frame("quarantined_customers")) > 5
     assert found.metadata()["raw_customers"]["duplicates"] == "4"
+    assert [*(found.assets / ".spark").iterdir()] == []
 
 
 @pytest.mark.usefixtures("platform")
@@ -186,8 +187,7 @@ def test_what_is_wrong_with_the_file_is_the_error_of_the_run_and_no_part_is_left
     assert not prepared.run.success
     (failed,) = prepared.run.get_step_failure_events()
     assert "lacks the column Age" in str(failed.step_failure_data.error)
-    assert [*(prepared.assets / ".spark").iterdir()] == []
-    assert not (prepared.assets / "raw_customers.parquet").exists()
+    assert [*prepared.assets.rglob("*.parquet")] == []
 
 
 def test_a_retraining_by_spark_gives_the_model_of_one_without_it(
