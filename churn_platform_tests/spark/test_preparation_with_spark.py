@@ -1,7 +1,6 @@
 """Customers that Spark prepares are those that this process prepares: files, fitted steps, metadata and checks."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from churn_platform.schema.subscribers import generate_subscribers
 from churn_platform.settings import MonitoringSettings, settings
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS
 from churn_platform_tests.orchestration.assets.test_preparation_and_training import new_batch_side
+from churn_platform_tests.spark.customers import bank_folder
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(1_200)]
 
@@ -109,22 +109,6 @@ def changed(**variables: str) -> Iterator[None]:
     settings.cache_clear()
 
 
-def bank_folder(folder: Path) -> Path:
-    """Return a folder of files with every kind of row: repeated ones, ones that break a rule, ones without a value."""
-    customers = generate_customers(ROWS, seed=5).drop(columns="RowNumber")
-    first, second = customers.iloc[: ROWS // 2], customers.iloc[ROWS // 2 :]
-    changed_rows = first.iloc[5:9].assign(Balance=1.25)
-    folder.mkdir()
-    text = pd.concat([first, first.iloc[[3, 3, 700]], changed_rows]).to_csv(index=False)
-    lines = text.splitlines()
-    lines[40] += ",one more value"
-    lines[900] = lines[900].replace(",", ";")
-    lines[2_000] = re.sub("France|Spain|Germany", "Atlantis", lines[2_000])
-    (folder / "a.csv").write_text("\n".join(lines) + "\n")
-    pd.concat([second, first.iloc[[10]], first.iloc[[11]].assign(Tenure=9)]).to_parquet(folder / "b.parquet")
-    return folder
-
-
 def erase(*customers: int | str) -> None:
     """Put customers on the list of erased ones."""
     with psycopg.connect(settings().postgres_dsn) as connection:
@@ -150,7 +134,7 @@ def assert_same(prepared: Prepared, expected: Prepared) -> None:
 
 @pytest.mark.usefixtures("platform")
 def test_a_folder_with_every_kind_of_row_is_prepared_alike(tmp_path: Path) -> None:
-    place = bank_folder(tmp_path / "customers")
+    place = bank_folder(tmp_path / "customers", ROWS)
     with changed(CHURN_RAW_CSV=str(place), SPARK_PART_ROWS=str(PART_ROWS)):
         ids = pd.read_csv(place / "a.csv", on_bad_lines="skip")["CustomerId"]
         erase(int(ids[20]), int(ids[1_500]))
