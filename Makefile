@@ -120,8 +120,9 @@ test-faults: install ## Inject every fault, one after the other, into a platform
 spark: .venv-spark/.installed ## Install Spark, with a Java and the jars of its Kafka source, into .venv-spark
 
 .PHONY: test-spark
-test-spark: install spark ## Score replays and a backlog with Spark on two workers, and kill its processes (ARGS="--spark-events 1000000")
-	$(BIN)/python -m pytest -m spark churn_platform_tests/spark churn_platform_tests/orchestration/assets/test_spark_runs.py $(ARGS)
+test-spark: install spark ## Score replays and a backlog with Spark on two workers, kill its processes, and prepare customers (ARGS="--spark-events 1000000")
+	$(BIN)/python -m pytest -m spark churn_platform_tests/spark churn_platform_tests/orchestration/assets/test_spark_runs.py \
+		churn_platform_tests/kafka/test_secured_kafka.py $(ARGS)
 
 .PHONY: bench-spark
 bench-spark: install spark ## Score a backlog with Spark and without it (ARGS="--events 10000000")

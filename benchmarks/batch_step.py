@@ -42,21 +42,30 @@ def data_preparation() -> "dg.JobDefinition":
 
 
 def train(_: int) -> None:
-    """Fit the model on the prepared training split, with its folds and its threshold."""
+    """Fit the model on the prepared training split, with its folds and its threshold, from disk after Spark."""
     from churn_platform.features.transform import take_features
     from churn_platform.files.artifacts import join
     from churn_platform.files.memory import release_unused_memory
     from churn_platform.files.parquet import read_parquet
+    from churn_platform.files.stored_frame import StoredFrame
     from churn_platform.modeling import training
+    from churn_platform.modeling.stored_features import StoredFeatures
     from churn_platform.schema.current import schema_of
     from churn_platform.settings import settings
 
     schema = schema_of(settings())
-    with Path(join(settings().platform.artifacts_root, "assets", "train_features.parquet")).open("rb") as file:
-        rows = read_parquet(file)
-    features = take_features(rows, schema.feature_names)
+    uri = join(settings().platform.artifacts_root, "assets", "train_features.parquet")
+    features: training.Features
+    if settings().spark.prepares == "spark":
+        stored = StoredFrame(uri)
+        features, churned = StoredFeatures(stored, schema.feature_names), stored[schema.target].to_numpy()
+    else:
+        with Path(uri).open("rb") as file:
+            rows = read_parquet(file)
+        features, churned = take_features(rows, schema.feature_names), rows[schema.target].to_numpy()
+        del rows
     release_unused_memory()
-    training.train(features, rows[schema.target].to_numpy(), schema)
+    training.train(features, churned, schema)
 
 
 def bundle(_: int) -> None:

@@ -22,6 +22,7 @@ from churn_platform.orchestration.assets.preparation import preparation_assets
 from churn_platform.orchestration.assets.raw import raw_assets
 from churn_platform.orchestration.assets.retention import retention_assets
 from churn_platform.orchestration.assets.retention_effect import effect_assets
+from churn_platform.orchestration.assets.spark_preparation import spark_preparation_assets
 from churn_platform.orchestration.assets.training import training_assets
 from churn_platform.orchestration.checks.preparation_checks import preparation_checks
 from churn_platform.orchestration.console_logger import NAME as CONSOLE_LOGGER
@@ -69,9 +70,9 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
     """Return the definitions of the code location.
 
     Args:
-        settings: what the definitions depend on: the customer schema, whether training uses outcomes, the first
-            partition, the times of schedules, the limits in the descriptions of checks, links to the code. Runs and
-            ticks read the settings again.
+        settings: what the definitions depend on: the customer schema, whether training uses outcomes, what prepares
+            its data, the first partition, the times of schedules, the limits in the descriptions of checks, links to
+            the code. Runs and ticks read the settings again.
         resource_overrides: resources by key, which replace the default ones.
 
     Raises:
@@ -88,11 +89,18 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
     }
     schema = schema_of(settings)
     partitions = TimePartitions.since(settings.stream.epoch)
+    by_spark = settings.spark.prepares == "spark"
     assets = [
-        *raw_assets(schema),
-        *preparation_assets(schema, train_on_outcomes=settings.training.train_on_outcomes),
+        *(
+            spark_preparation_assets(schema)
+            if by_spark
+            else [
+                *raw_assets(schema),
+                *preparation_assets(schema, train_on_outcomes=settings.training.train_on_outcomes),
+            ]
+        ),
         *labelled_assets(schema, train_on_outcomes=settings.training.train_on_outcomes),
-        *training_assets(schema),
+        *training_assets(schema, stored=by_spark),
         *prediction_assets(schema),
         *retention_assets(schema),
         *operator_assets(),
@@ -119,7 +127,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, object] |
     return dg.Definitions(
         loggers={CONSOLE_LOGGER: console_logger},
         assets=linked,
-        asset_checks=preparation_checks(schema, settings.monitoring),
+        asset_checks=preparation_checks(schema, settings.monitoring, stored=by_spark),
         jobs=[
             data_preparation_job,
             training_job,

@@ -307,6 +307,7 @@ PartOfDay = Annotated[str, AfterValidator(_hours)]
 SparkMaster = Annotated[str, AfterValidator(_master)]
 SparkProperties = Annotated[str, AfterValidator(_properties)]
 Targets = Annotated[SecretStr | None, AfterValidator(_targets)]
+PreparationEngine = Literal["python", "spark"]
 AlertMode = Literal["digest", "each"]
 
 
@@ -634,7 +635,7 @@ class StreamSettings(SettingsGroup):
 
 
 class SparkSettings(SettingsGroup):
-    """Spark, which scores replays and backlogs when a run asks for it."""
+    """Spark, which scores replays and backlogs when a run asks for it, and prepares customers if the settings say."""
 
     environment: ProjectPath = Field(
         default=Path(".venv-spark"),
@@ -671,6 +672,20 @@ class SparkSettings(SettingsGroup):
         ge=1,
         validation_alias="SPARK_BACKLOG_EVENTS",
         description="Maximum number of waiting offsets that a run with Spark reads into its batch.",
+    )
+    prepares: PreparationEngine = Field(
+        default="python",
+        validation_alias="PREPARATION_ENGINE",
+        description="What prepares the customers file for training. python: the run's own process, which holds the "
+        "customers in memory. spark: Spark, for a file that is larger than memory; training then reads its rows "
+        "from disk.",
+    )
+    part_rows: int = Field(
+        default=200_000,
+        ge=1,
+        validation_alias="SPARK_PART_ROWS",
+        description="Maximum number of customers that a task of Spark holds in memory when it prepares them. With 20 "
+        "columns, 200,000 take about 200 MB.",
     )
 
     @property
@@ -1580,6 +1595,17 @@ def parse_settings(sources: Mapping[str, Mapping[str, str]]) -> Settings:
         raise SettingsError(
             "TRAIN_ON_OUTCOMES is on and CONTROL_SHARE is 0: nobody stands for the customers who are called.",
             remedy="Set CONTROL_SHARE above 0, or TRAIN_ON_OUTCOMES to false.",
+        )
+    if found.training.train_on_outcomes and found.spark.prepares == "spark":
+        raise SettingsError(
+            "TRAIN_ON_OUTCOMES is on and PREPARATION_ENGINE is spark, which prepares the customers of the file only.",
+            remedy="Set PREPARATION_ENGINE to python, or TRAIN_ON_OUTCOMES to false.",
+        )
+    if found.training.tuning_trials and found.spark.prepares == "spark":
+        raise SettingsError(
+            f"TUNING_TRIALS is {found.training.tuning_trials} and PREPARATION_ENGINE is spark: a search would hold all "
+            f"features in memory.",
+            remedy="Search on a smaller file with PREPARATION_ENGINE=python, or set TUNING_TRIALS to 0.",
         )
     found.training.call_costs  # noqa: B018  raises an error if one or two of the three costs are missing
     return found

@@ -44,8 +44,21 @@ class MinMaxScaler:
             MissingColumnError: a column is missing.
             MetadataError: a column has only one value, so it cannot be scaled.
         """
+        return cls(cls.fit_ranges(frame, schema))
+
+    @classmethod
+    def fit_ranges(cls, frame: pd.DataFrame, schema: CustomerSchema) -> dict[str, tuple[float, float]]:
+        """Return the ranges of these rows, which may be some of those that a scaler is fitted on.
+
+        Args:
+            frame: imputed rows of the training split only, at least one.
+            schema: says which columns are scaled.
+
+        Raises:
+            MissingColumnError: a column is missing.
+        """
         columns = columns_of(frame, schema.scaled)
-        return cls({name: (float(np.nanmin(values)), float(np.nanmax(values))) for name, values in columns.items()})
+        return {name: (float(np.nanmin(values)), float(np.nanmax(values))) for name, values in columns.items()}
 
     def __post_init__(self) -> None:
         for name, (minimum, maximum) in self.ranges.items():

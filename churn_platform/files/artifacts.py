@@ -32,6 +32,7 @@ MARKER: Final = ".churn-platform"
 """File in the artifacts root that marks these folders as the platform's own."""
 
 REPORT_INTERVAL: Final = 1_000  # files
+RANGE_BYTES: Final = 1024 * 1024  # of an S3 object, at least, with one request
 
 _MARKER_TEXT: Final = (
     f"The folders {', '.join(FOLDERS)} beside this file belong to churn_platform. 'churn clean' deletes them.\n"
@@ -78,6 +79,39 @@ def reading(uri: str) -> Iterator[BinaryIO]:
             f"There is no file {uri}.",
             remedy="Materialize the asset that writes it, or set CHURN_ARTIFACTS to the folder that has it.",
         ) from error
+
+
+@contextmanager
+def reading_ranges(uri: str) -> Iterator[BinaryIO]:
+    """Yield a file to read parts of, in any order. Only these parts are in memory, also of an S3 object.
+
+    Raises:
+        ArtifactNotFoundError: the file does not exist.
+        ArtifactStoreError: the S3 server rejects the request or cannot be reached.
+    """
+    if in_s3(uri):
+        yield io.BufferedReader(_s3().open(uri), RANGE_BYTES)
+        return
+    with reading(uri) as file:
+        yield file
+
+
+@contextmanager
+def writing_large(uri: str) -> Iterator[BinaryIO]:
+    """Yield a file to write to, as `writing` does. It is never in memory: for S3 it is on disk until it is complete.
+
+    Raises:
+        ArtifactStoreError: the S3 server rejects the request or cannot be reached.
+    """
+    if not in_s3(uri):
+        with writing(uri) as file:
+            yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="churn-") as folder:
+        path = Path(folder, "file")
+        with path.open("wb") as file:
+            yield file
+        upload(path, uri)
 
 
 def write_bytes(uri: str, content: bytes) -> None:

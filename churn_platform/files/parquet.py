@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
@@ -60,6 +60,57 @@ def write_parquet(frame: pd.DataFrame, file: BinaryIO) -> None:
             del table
         if written is not None:
             written.result()
+
+
+def write_frames(frames: Iterable[pd.DataFrame], file: BinaryIO, attributes: Mapping[str, object]) -> int:
+    """Write frames one below the other as one frame, each as a row group, and return the number of rows.
+
+    Only one of them is in memory at a time. `read_parquet` returns what it would return of one frame with all rows.
+
+    Args:
+        frames: at least one, with the same columns and dtypes; texts may be categories of any number of texts.
+        file: the file, open for writing.
+        attributes: the `attrs` of the whole frame.
+    """
+    writer, rows = None, 0
+    try:
+        for frame in frames:
+            if writer is None:
+                schema = _with_texts(_arrow_schema(frame))
+                writer = pq.ParquetWriter(
+                    file,
+                    schema,
+                    compression=COMPRESSION,
+                    use_dictionary=_repeating(frame),
+                    write_statistics=False,
+                    store_schema=False,
+                )
+                writer.add_key_value_metadata({**schema.metadata, ATTRIBUTES: json.dumps(dict(attributes)).encode()})
+            writer.write_table(pa.Table.from_pandas(_without_categories(frame), schema=schema, preserve_index=False))
+            rows += len(frame)
+    finally:
+        if writer is not None:
+            writer.close()
+    return rows
+
+
+def _with_texts(schema: pa.Schema) -> pa.Schema:
+    """Return a schema whose texts are plain ones, and whose columns without any value are texts."""
+    for place, field in enumerate(schema):
+        if pa.types.is_null(field.type) or pa.types.is_dictionary(field.type):
+            schema = schema.set(place, field.with_type(pa.string()))
+    return schema
+
+
+def _without_categories(frame: pd.DataFrame) -> pd.DataFrame:
+    columns = {name: _as_objects(values) if is_categorical(values) else values for name, values in frame.items()}
+    return pd.DataFrame(columns, copy=False)
+
+
+def _as_objects(values: pd.Series) -> NDArray[np.object_]:
+    """Return texts as objects, None where missing. Shape (n,)."""
+    texts: NDArray[np.object_] = np.array([*values.cat.categories, None], dtype=object)[values.cat.codes.to_numpy()]
+    return texts
 
 
 def _arrow_schema(frame: pd.DataFrame) -> pa.Schema:
@@ -151,7 +202,13 @@ def from_parquet(content: bytes) -> pd.DataFrame:
     return read_parquet(io.BytesIO(content))
 
 
-def read_parquet(file: BinaryIO, columns: Collection[str] | None = None, *, categorical: bool = False) -> pd.DataFrame:
+def read_parquet(
+    file: BinaryIO,
+    columns: Collection[str] | None = None,
+    *,
+    categorical: bool = False,
+    row_groups: Sequence[int] | None = None,
+) -> pd.DataFrame:
     """Return the frame that `write_parquet` wrote. It is read by column, so that there is no second copy of the table.
 
     Equal strings are one object. Columns do not share a block, so that dropping or replacing one copies nothing.
@@ -161,6 +218,7 @@ def read_parquet(file: BinaryIO, columns: Collection[str] | None = None, *, cate
         columns: the columns to read; None for all. Those that the file does not have are ignored.
         categorical: whether texts that repeat are categorical columns, which take a quarter of the memory or less.
             Otherwise they have the dtype object.
+        row_groups: the numbers of the row groups to read; None for all.
     """
     source = pa.PythonFile(file, mode="r")  # a seek and the read after it hold one lock
     described = pq.read_schema(source)
@@ -173,7 +231,9 @@ def read_parquet(file: BinaryIO, columns: Collection[str] | None = None, *, cate
     def read(number: int) -> dict[str, pd.Series]:
         found = {}
         for name in wanted[number::READERS]:
-            column = readers[number].read(columns=[name], use_threads=False).column(0)
+            reader = readers[number]
+            groups = range(reader.num_row_groups) if row_groups is None else row_groups
+            column = reader.read_row_groups(groups, columns=[name], use_threads=False).column(0)
             found[name] = _texts(column, categorical=categorical) if name in texts else column.to_pandas()
         return found
 

@@ -6,7 +6,8 @@ them (environment, profile, role of the instance). They are neither stored nor s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from churn_platform.settings import Settings, settings
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_s3 import S3Client
+    from typing_extensions import Buffer
 
 SCHEME: Final = "s3://"
 # A run should soon report that it cannot reach its files, but a large object may take a while to read.
@@ -132,6 +134,51 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, key.rstrip("/")
 
 
+class RangedFile(io.RawIOBase):
+    """A file that is elsewhere. Each read fetches a range of its bytes."""
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        """Read nothing yet.
+
+        Args:
+            size: number of bytes.
+            fetch: returns the bytes [start, end).
+        """
+        super().__init__()
+        self._size = size
+        self._fetch = fetch
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Return that the file can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that it can be read from any position."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the position, and return it."""
+        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
+        self._position = starts[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Buffer) -> int:
+        """Read as many bytes as the buffer has room for, and return their number."""
+        target = memoryview(buffer).cast("B")
+        end = min(self._position + len(target), self._size)
+        if end <= self._position:
+            return 0
+        content = self._fetch(self._position, end)
+        target[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+
 @cache
 def store(access: Access | None = None) -> ObjectStore:
     """Return the server of the settings, or another one. There is one client per process."""
@@ -166,6 +213,25 @@ class ObjectStore:
         bucket, key = split(uri)
         with self._translate_errors(uri):
             return self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def open(self, uri: str) -> io.RawIOBase:
+        """Return an object as a file, of which only what is read is fetched.
+
+        Raises:
+            ArtifactNotFoundError: the object does not exist.
+            ArtifactStoreError: the server rejects the request or cannot be reached. Reading the file may raise it, too.
+        """
+        bucket, key = split(uri)
+        with self._translate_errors(uri):
+            head = self._client.head_object(Bucket=bucket, Key=key)
+        etag = head["ETag"]
+
+        def fetch(start: int, end: int) -> bytes:
+            with self._translate_errors(uri):
+                answer = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", IfMatch=etag)
+                return answer["Body"].read()
+
+        return RangedFile(head["ContentLength"], fetch)
 
     def put(self, uri: str, content: bytes) -> None:
         """Write an object atomically, replacing an existing one.
@@ -337,7 +403,7 @@ class ObjectStore:
     def _server_error(self, error: ClientError, uri: str) -> OSError:
         """Return the error for a response with an error code."""
         code = error.response["Error"].get("Code", "")
-        if code == "NoSuchKey":
+        if code in ("NoSuchKey", "404"):  # a request for the head of an object has no other code
             return ArtifactNotFoundError(
                 f"There is no file {uri}.",
                 remedy="Materialize the asset that writes it, or set CHURN_ARTIFACTS to the folder that has it.",

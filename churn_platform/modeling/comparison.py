@@ -26,8 +26,7 @@ from churn_platform.scoring.bundle import ModelBundle
 from churn_platform.scoring.costs import CallCosts
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from churn_platform.files.stored_frame import Frame
     from churn_platform.modeling.trained_model import TrainedModel
 
 
@@ -206,9 +205,7 @@ class Comparison:
         )
 
 
-def compare(
-    rows: pd.DataFrame, challenger: TrainedModel, champion: TrainedModel | None, rule: PromotionRule
-) -> Comparison:
+def compare(rows: Frame, challenger: TrainedModel, champion: TrainedModel | None, rule: PromotionRule) -> Comparison:
     """Evaluate both models on the same rows. Reads their bundles.
 
     Args:
@@ -258,7 +255,7 @@ def compare(
 
 
 def measure_gain(
-    rows: pd.DataFrame,
+    rows: Frame,
     churned: NDArray[np.integer],
     schema: CustomerSchema,
     *,
@@ -309,7 +306,7 @@ class _Evaluated:
 
 
 def _evaluate_champion(
-    champion: TrainedModel, rows: pd.DataFrame, churned: NDArray[np.int64], *, challenger: TrainedModel
+    champion: TrainedModel, rows: Frame, churned: NDArray[np.int64], *, challenger: TrainedModel
 ) -> _Evaluated:
     """Return the metrics of the champion.
 
@@ -326,7 +323,7 @@ def _evaluate_champion(
         ) from error
 
 
-def _evaluate(model: TrainedModel, bundle: ModelBundle, rows: pd.DataFrame, churned: NDArray[np.int64]) -> _Evaluated:
+def _evaluate(model: TrainedModel, bundle: ModelBundle, rows: Frame, churned: NDArray[np.int64]) -> _Evaluated:
     probabilities = unseen_probabilities(bundle, OutOfFold.load(model.uri), rows)
     return _Evaluated(
         probabilities=probabilities,

@@ -19,8 +19,7 @@ from churn_platform.files.parquet import from_parquet, to_parquet
 from churn_platform.scoring.exceptions import BundleIncompleteError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from churn_platform.files.stored_frame import Frame
     from churn_platform.schema.customer_schema import CustomerSchema
     from churn_platform.scoring.bundle import ModelBundle
 
@@ -40,7 +39,7 @@ class OutOfFold:
     probabilities: NDArray[np.float32]
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, probabilities: NDArray[np.float32], schema: CustomerSchema) -> OutOfFold:
+    def of(cls, rows: Frame, probabilities: NDArray[np.float32], schema: CustomerSchema) -> OutOfFold:
         """Return the record of training rows, which have the order of the probabilities."""
         return cls(_keys(rows, schema), probabilities)
 
@@ -68,7 +67,7 @@ class OutOfFold:
         return cls(frame["key"].to_numpy(np.uint64), frame["probability"].to_numpy(np.float32))
 
 
-def unseen_probabilities(bundle: ModelBundle, record: OutOfFold, rows: pd.DataFrame) -> NDArray[np.float32]:
+def unseen_probabilities(bundle: ModelBundle, record: OutOfFold, rows: Frame) -> NDArray[np.float32]:
     """Return P(churn) of each row by a model that has not seen it.
 
     Rows that the bundle was trained on have their recorded probability; others are scored by the bundle.
@@ -84,18 +83,31 @@ def unseen_probabilities(bundle: ModelBundle, record: OutOfFold, rows: pd.DataFr
     Raises:
         FeatureError: a column is missing or a value has no feature.
     """
+    from churn_platform.files.stored_frame import StoredFrame
+
     wanted = _keys(rows, bundle.schema)
     order = np.argsort(record.keys, kind="stable")
     places = np.minimum(np.searchsorted(record.keys[order], wanted), len(order) - 1)
     recorded = record.keys[order][places] == wanted
     probabilities = record.probabilities[order][places]
     if not recorded.all():
-        probabilities[~recorded] = bundle.score(columns_of(rows[~recorded], bundle.schema.feature_columns))
+        start, names = 0, bundle.schema.feature_columns
+        for block in rows.blocks(names) if isinstance(rows, StoredFrame) else [rows]:
+            others = np.flatnonzero(~recorded[start : start + len(block)])
+            if len(others):
+                probabilities[start + others] = bundle.score(columns_of(block.iloc[others], names))
+            start += len(block)
     return probabilities
 
 
-def _keys(rows: pd.DataFrame, schema: CustomerSchema) -> NDArray[np.uint64]:
+def _keys(rows: Frame, schema: CustomerSchema) -> NDArray[np.uint64]:
     import pandas as pd
 
-    columns = pd.DataFrame(columns_of(rows, schema.feature_columns), copy=False)
-    return np.asarray(pd.util.hash_pandas_object(columns, index=False), np.uint64)
+    from churn_platform.files.stored_frame import StoredFrame
+
+    names = schema.feature_columns
+    found = []
+    for block in rows.blocks(names) if isinstance(rows, StoredFrame) else [rows]:
+        columns = pd.DataFrame(columns_of(block, names), copy=False)
+        found.append(np.asarray(pd.util.hash_pandas_object(columns, index=False), np.uint64))
+    return np.concatenate(found)

@@ -20,6 +20,8 @@ from churn_platform.scoring.contributions import Explainer
 if TYPE_CHECKING:
     import pandas as pd
 
+    from churn_platform.files.stored_frame import Frame
+
 SEED: Final = 42
 CURVE_POINTS: Final = 21
 TENTHS: Final = 10
@@ -30,7 +32,7 @@ MAX_ROWS: Final = 20_000
 EXPLAINED_ROWS: Final = 2_000
 
 
-def make_report(bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame) -> Report:
+def make_report(bundle: ModelBundle, train: Frame, test: Frame) -> Report:
     """Evaluate a bundle in detail. The same arguments always give the same report.
 
     Args:
@@ -38,22 +40,26 @@ def make_report(bundle: ModelBundle, train: pd.DataFrame, test: pd.DataFrame) ->
         train: its training rows, raw columns and target; the baselines are fitted on them.
         test: rows that it was not trained on.
     """
-    train, test = _limited(train), _limited(test)
+    limited_train, limited_test = _limited(train), _limited(test)
     schema = bundle.schema
-    churned, columns = test[schema.target].to_numpy(), columns_of(test, schema.feature_columns)
+    churned, columns = limited_test[schema.target].to_numpy(), columns_of(limited_test, schema.feature_columns)
     probabilities = bundle.score(columns)
     return Report(
         curves=_curves(churned, probabilities),
         confusion=_confusion(churned, probabilities >= bundle.threshold),
         lift=_lift(churned, probabilities),
-        contributions=_contributions(bundle, test),
-        permutation=_permutation(bundle, test, auc(churned, probabilities)),
-        slices=_slices(test, churned, probabilities, schema),
-        baselines=_baselines(bundle, train, test, probabilities),
+        contributions=_contributions(bundle, limited_test),
+        permutation=_permutation(bundle, limited_test, auc(churned, probabilities)),
+        slices=_slices(limited_test, churned, probabilities, schema),
+        baselines=_baselines(bundle, limited_train, limited_test, probabilities),
     )
 
 
-def _limited(rows: pd.DataFrame) -> pd.DataFrame:
+def _limited(rows: Frame) -> pd.DataFrame:
+    from churn_platform.files.stored_frame import StoredFrame
+
+    if isinstance(rows, StoredFrame):
+        return rows.rows() if len(rows) <= MAX_ROWS else rows.sample(MAX_ROWS, seed=SEED)
     return rows if len(rows) <= MAX_ROWS else rows.sample(MAX_ROWS, random_state=SEED)
 
 

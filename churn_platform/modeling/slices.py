@@ -13,6 +13,7 @@ from churn_platform.schema.columns import OTHER, Column
 if TYPE_CHECKING:
     import pandas as pd
 
+    from churn_platform.files.stored_frame import Frame
     from churn_platform.schema.customer_schema import CustomerSchema
 
 # With fewer churners, or fewer others, the ROC AUC of a slice is mostly chance: its standard error is above 0.04.
@@ -22,7 +23,7 @@ Slice: TypeAlias = tuple[str, NDArray[np.bool_]]
 """Name, and whether each of the n customers is a member."""
 
 
-def slices(rows: pd.DataFrame, schema: CustomerSchema) -> Iterator[Slice]:
+def slices(rows: Frame, schema: CustomerSchema) -> Iterator[Slice]:
     """Yield each slice: by every value of a segment column, or by its bands, and one of the missing values.
 
     Args:
@@ -43,7 +44,7 @@ def slices(rows: pd.DataFrame, schema: CustomerSchema) -> Iterator[Slice]:
             yield f"{column.name} unknown", values.isna().to_numpy(np.bool_)
 
 
-def slices_large_enough(rows: pd.DataFrame, churned: NDArray[np.integer], schema: CustomerSchema) -> Iterator[Slice]:
+def slices_large_enough(rows: Frame, churned: NDArray[np.integer], schema: CustomerSchema) -> Iterator[Slice]:
     """Yield the slices that have at least MIN_ROWS_OF_EACH_OUTCOME customers of either outcome."""
     for name, members in slices(rows, schema):
         churners = int(churned[members].sum())

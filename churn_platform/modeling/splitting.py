@@ -42,21 +42,47 @@ def with_split(cleaned: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
     Raises:
         TrainingDataError: there are too few customers of either outcome to train and evaluate a model.
     """
-    import pandas as pd
-
     churned = cleaned[schema.target].to_numpy(np.int64)
     customer = None
     if not all_different(cleaned[schema.id].to_numpy()):
+        import pandas as pd
+
         customer, ids = pd.factorize(cleaned[schema.id])  # numbered in the order of their first rows
         rows_churned, churned = churned, np.zeros(len(ids), dtype=np.int64)
         np.maximum.at(churned, customer, rows_churned)
-    _require_both_outcomes(len(churned) - int(churned.sum()), int(churned.sum()), schema)
-    in_train = stratified_training_rows(churned).astype(np.int8)
-    codes = in_train if customer is None else in_train[customer]
-    split = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype([TEST, TRAIN]))  # type: ignore[arg-type]  # pandas' types lack arrays
-    marked = pd.DataFrame({**dict(cleaned.items()), SPLIT: split}, copy=False)
-    marked.attrs = dict(cleaned.attrs)
+    in_train = training_customers(churned, schema)
+    return with_membership(cleaned, in_train if customer is None else in_train[customer])
+
+
+def with_membership(customers: pd.DataFrame, in_train: NDArray[np.bool_]) -> pd.DataFrame:
+    """Return the rows with a column `split`, with their `attrs`.
+
+    Args:
+        customers: n rows.
+        in_train: shape (n,), whether the row is in the training split.
+    """
+    import pandas as pd
+
+    codes, dtype = in_train.astype(np.int8), pd.CategoricalDtype([TEST, TRAIN])
+    split = pd.Categorical.from_codes(codes, dtype=dtype)  # type: ignore[arg-type]  # pandas' types lack arrays
+    marked = pd.DataFrame({**dict(customers.items()), SPLIT: split}, copy=False)
+    marked.attrs = dict(customers.attrs)
     return marked
+
+
+def training_customers(churned: NDArray[np.integer], schema: CustomerSchema) -> NDArray[np.bool_]:
+    """Return which customers are in the training split.
+
+    Args:
+        churned: shape (n,), 0 or 1, one per customer, in the order of their first rows.
+        schema: names the target, for the message of the error.
+
+    Raises:
+        TrainingDataError: there are too few customers of either outcome to train and evaluate a model.
+    """
+    left = int(np.count_nonzero(churned))
+    _require_both_outcomes(len(churned) - left, left, schema)
+    return stratified_training_rows(churned)
 
 
 def stratified_training_rows(churned: NDArray[np.integer]) -> NDArray[np.bool_]:

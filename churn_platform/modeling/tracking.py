@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
 
+    from churn_platform.files.stored_frame import Frame
     from churn_platform.schema.columns import Column
     from churn_platform.schema.customer_schema import CustomerSchema
     from churn_platform.scoring.bundle import ModelBundle
@@ -37,9 +38,10 @@ SHIPPED_CODE: Final = (
     "scoring",
 )
 EXAMPLE_ROWS: Final = 5
+DATASET_ROWS: Final = 10_000  # MLflow's digest of a data set is that of as many rows
 
 
-def log_model(bundle: ModelBundle, *, registered_as: str, example: pd.DataFrame, tags: dict[str, str]) -> int:
+def log_model(bundle: ModelBundle, *, registered_as: str, example: Frame, tags: dict[str, str]) -> int:
     """Log the bundle to the active MLflow run as a pyfunc of raw rows, with the code it needs, and register it.
 
     Args:
@@ -107,7 +109,7 @@ def _columns(schema: CustomerSchema) -> list[Column]:
     return [schema.column(name) for name in schema.feature_columns]
 
 
-def example_rows(rows: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
+def example_rows(rows: Frame, schema: CustomerSchema) -> pd.DataFrame:
     """Return a few rows that are those of no customer: the values of each column are taken from other rows.
 
     MLflow keeps them with the model, where the erasure of a customer could not find a row without an id.
@@ -131,19 +133,21 @@ def _as_json_has_them(example: pd.DataFrame, schema: CustomerSchema) -> pd.DataF
     return example
 
 
-def log_dataset(rows: pd.DataFrame, schema: CustomerSchema, *, source: str) -> None:
+def log_dataset(rows: Frame, schema: CustomerSchema, *, source: str) -> None:
     """Record the training rows as an input of the active MLflow run.
 
     Args:
-        rows: the training split, raw columns and target.
+        rows: the training split, raw columns and target. Of a stored one, MLflow gets the first DATASET_ROWS.
         schema: the schema of the customers.
         source: path of the customers file.
     """
     import mlflow
+    import pandas as pd
     from mlflow.data.pandas_dataset import from_pandas
 
     columns = [*schema.feature_columns, schema.target]
-    dataset = from_pandas(rows[columns], source=source, targets=schema.target, name="training_split")
+    first = rows[columns] if isinstance(rows, pd.DataFrame) else rows.head(DATASET_ROWS)[columns]
+    dataset = from_pandas(first, source=source, targets=schema.target, name="training_split")
     mlflow.log_input(dataset, context="training")
 
 

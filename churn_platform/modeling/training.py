@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from churn_platform.modeling.calibration_choice import CalibrationChoice, choose_calibration
 from churn_platform.modeling.evaluation import Evaluation, evaluate
 from churn_platform.modeling.exceptions import TrainingDataError
+from churn_platform.modeling.stored_features import StoredFeatures
 from churn_platform.modeling.threshold import choose_threshold
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.scoring.booster import booster_to_bytes, import_xgboost, predict
 from churn_platform.scoring.costs import CallCosts
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xgboost
+
+    from churn_platform.files.stored_frame import Frame
 
 FOLDS: Final = 5
 SEED: Final = 42
@@ -35,6 +37,9 @@ THREADS: Final = 1  # with more threads, sums of gradients differ in their last 
 MAX_PARALLEL_FITS: Final = 3
 """Fits that run at the same time, each in one thread, so that the number of cores changes no byte. Six fits take two
 rounds with three. Each adds 0.4 GB for ten million customers, so more of them would cost more memory than time."""
+
+Features: TypeAlias = "NDArray[np.float32] | StoredFeatures"
+"""Shape (n, features): in memory, or in a file that may be larger than memory. Both give the same model."""
 
 FoldTrainer: TypeAlias = "Callable[[NDArray[np.intp]], xgboost.Booster]"
 """Trains a model on the rows with these numbers."""
@@ -110,7 +115,7 @@ class TrainingResult:
 
 
 def train(
-    features: NDArray[np.float32],
+    features: Features,
     churned: NDArray[np.int64],
     schema: CustomerSchema,
     hyperparameters: Hyperparameters | None = None,
@@ -183,7 +188,7 @@ def parallel_fits() -> Iterator[Executor]:
 
 
 def out_of_fold_probabilities(
-    features: NDArray[np.float32],
+    features: Features,
     churned: NDArray[np.int64],
     schema: CustomerSchema,
     hyperparameters: Hyperparameters,
@@ -207,7 +212,7 @@ def out_of_fold_probabilities(
 
 
 def out_of_fold(
-    features: NDArray[np.float32],
+    features: Features,
     churned: NDArray[np.int64],
     train_fold: FoldTrainer,
     *,
@@ -241,24 +246,37 @@ def out_of_fold(
     def score_fold(fold: int) -> None:
         booster = train_fold(np.flatnonzero(fold_of != fold))
         unseen = np.flatnonzero(fold_of == fold)
-        probabilities[unseen] = predict(booster, features[unseen], threads=THREADS)
+        if isinstance(features, StoredFeatures):
+            for numbers, rows in features.blocks(unseen):
+                probabilities[numbers] = predict(booster, rows, threads=THREADS)
+        else:
+            probabilities[unseen] = predict(booster, features[unseen], threads=THREADS)
 
     for scored in [pool.submit(score_fold, fold) for fold in range(FOLDS)]:
         scored.result()
     return probabilities
 
 
-def data_hash(rows: pd.DataFrame) -> str:
-    """Return the SHA-256 of the column names and values, in their order. It is the same in any process."""
+def data_hash(rows: Frame, columns: Sequence[str] | None = None) -> str:
+    """Return the SHA-256 of the column names and values, in their order. It is the same in any process.
+
+    Args:
+        rows: n rows, in memory or stored.
+        columns: the columns that count; None for all.
+    """
     import pandas as pd
 
-    digest = hashlib.sha256("\n".join(map(str, rows.columns)).encode())
-    digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
+    from churn_platform.files.stored_frame import blocks_of
+
+    names = [*map(str, rows.columns if columns is None else columns)]
+    digest = hashlib.sha256("\n".join(names).encode())
+    for block in blocks_of(rows, names):
+        digest.update(pd.util.hash_pandas_object(block, index=False).to_numpy().tobytes())
     return digest.hexdigest()
 
 
 def fit(
-    features: NDArray[np.float32],
+    features: Features,
     churned: NDArray[np.int64],
     schema: CustomerSchema,
     hyperparameters: Hyperparameters,
@@ -278,17 +296,59 @@ def fit(
     """
     library = import_xgboost()
     # It holds one byte per value, the number of its bin. DMatrix gives the same model, and holds eight bytes more.
-    rows = library.QuantileDMatrix(
-        features if among is None else features[among],
-        label=churned if among is None else churned[among],
-        weight=weights if weights is None or among is None else weights[among],
-        feature_names=list(schema.feature_names),
-        nthread=THREADS,
-    )
+    if isinstance(features, StoredFeatures):
+        rows = _quantised(features, churned, schema, among=among, weights=weights)
+    else:
+        rows = library.QuantileDMatrix(
+            features if among is None else features[among],
+            label=churned if among is None else churned[among],
+            weight=weights if weights is None or among is None else weights[among],
+            feature_names=list(schema.feature_names),
+            nthread=THREADS,
+        )
     booster: xgboost.Booster = library.train(
         hyperparameters.booster_parameters(schema), rows, num_boost_round=hyperparameters.trees
     )
     return booster
+
+
+def _quantised(
+    features: StoredFeatures,
+    churned: NDArray[np.int64],
+    schema: CustomerSchema,
+    *,
+    among: NDArray[np.intp] | None,
+    weights: NDArray[np.float64] | None,
+) -> xgboost.QuantileDMatrix:
+    """Return the numbers of the bins of stored features, which are read block by block, several times.
+
+    XGBoost finds the same bins whether it gets the rows at once or in blocks.
+    """
+    library = import_xgboost()
+
+    class Blocks(library.DataIter):  # type: ignore[name-defined,misc]  # the library is imported late
+        def __init__(self) -> None:
+            self._remaining = features.blocks(among)
+            super().__init__()
+
+        def reset(self) -> None:
+            self._remaining = features.blocks(among)
+
+        def next(self, input_data: Callable[..., None]) -> bool:
+            block = next(self._remaining, None)
+            if block is None:
+                return False
+            numbers, rows = block
+            input_data(
+                data=rows,
+                label=churned[numbers],
+                weight=None if weights is None else weights[numbers],
+                feature_names=list(schema.feature_names),
+            )
+            return True
+
+    quantised: xgboost.QuantileDMatrix = library.QuantileDMatrix(Blocks(), nthread=THREADS)
+    return quantised
 
 
 def _importances(booster: xgboost.Booster, schema: CustomerSchema) -> dict[str, float]:

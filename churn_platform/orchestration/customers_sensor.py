@@ -6,7 +6,7 @@ from typing import Final
 
 import dagster as dg
 
-from churn_platform.orchestration.assets.training_inputs import FILE_HASH
+from churn_platform.modeling.file_attributes import FILE_HASH
 from churn_platform.orchestration.jobs import data_preparation_job
 from churn_platform.orchestration.run_requests import is_active
 from churn_platform.settings import settings

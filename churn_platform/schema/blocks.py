@@ -1,4 +1,4 @@
-"""Reading a customers file in blocks, however large it is: for scoring, which needs a row once and no target.
+"""Reading a customers file in blocks, however large it is: for scoring, and for preparing data that exceeds memory.
 
 The files, formats and rules are those of `reader.py`, which keeps all rows. Here only a block of them is in memory. So
 the file is read twice: first to find out how it writes numbers and dates and whether a whole column is wrong, then for
@@ -25,10 +25,11 @@ import pyarrow as pa
 from churn_platform.files import artifacts
 from churn_platform.files.exceptions import ArtifactNotFoundError
 from churn_platform.schema.columns import MAX_TEXT_LENGTH, MAX_WHOLE, Column
-from churn_platform.schema.csv_file import CsvFile, MalformedRow
+from churn_platform.schema.csv_file import CsvFile, MalformedRow, mostly_malformed
 from churn_platform.schema.encodings import to_utf8
 from churn_platform.schema.exceptions import CustomersFileMissingError, EmptyCustomersFileError, MalformedFileError
 from churn_platform.schema.reader import (
+    DECIMALS,
     GZIP,
     NO_FILE_REMEDY,
     PARQUET,
@@ -55,6 +56,22 @@ MAX_SINGLE: Final = float(np.finfo(np.float32).max)
 BlockSource = CsvFile | TypedFile | ParquetRows
 Rejected = tuple[str, int, str, str]
 """A row that breaks a rule: the file's name, the row's number from 1, its values as JSON, the reasons."""
+
+
+@dataclass(frozen=True)
+class TypedRows:
+    """Some rows of a file, in its order.
+
+    Attributes:
+        columns: column name -> shape (n,), all columns of the schema, each with its `dtype`. The target is as in the
+            file, and columns that count rows are 0.
+        numbers: shape (n,), the rows' numbers in the file, from 1.
+        rejected: the rows between them that break a rule.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    numbers: NDArray[np.int64]
+    rejected: list[Rejected]
 
 
 @dataclass(frozen=True)
@@ -112,22 +129,53 @@ def read_blocks(place: str, schema: CustomerSchema) -> Iterator[CustomerBlock]:
         CustomersFileError: there is no file, it cannot be read, a column is missing, or most values of a column break
             a rule.
     """
-    for name, opened in _files(place):
+    for name, opened in customers_files(place):
         with _source(name, opened, schema) as source:
-            yield from _Reading(source, schema).blocks()
+            for rows in FileReading(source, schema, with_target=False).rows():
+                target = rows.columns.pop(schema.target)
+                left = np.asarray(target == schema.left, np.bool_)
+                yield CustomerBlock(rows.columns, left, name, rows.numbers, rows.rejected)
 
 
-class _Reading:
-    """One file: what its values have in common, and its rows."""
+@contextmanager
+def reading_rows(name: str, file: Path | str, schema: CustomerSchema) -> Iterator[FileReading]:
+    """Open one of the files of `customers_files`, for its rows with their target, as `load_customers` finds them.
 
-    def __init__(self, source: BlockSource, schema: CustomerSchema) -> None:
+    Args:
+        name: of the file.
+        file: its path, or its address in S3.
+        schema: of the customers.
+
+    Raises:
+        CustomersFileError: see `read_blocks`.
+    """
+    with _source(name, file, schema) as source:
+        yield FileReading(source, schema, with_target=True)
+
+
+class FileReading:
+    """One file: what its values have in common, and its rows.
+
+    Attributes:
+        file_rows: number of its rows, malformed ones counted.
+    """
+
+    def __init__(self, source: BlockSource, schema: CustomerSchema, *, with_target: bool) -> None:
         """Read the whole file once, to find out how it writes numbers and dates.
+
+        Args:
+            source: the file.
+            schema: of the customers.
+            with_target: whether a row is rejected for what it says of the target, which scoring does not need.
 
         Raises:
             CustomersFileError: see `read_blocks`.
         """
         self._source = source
         self._schema = schema
+        self._with_target = with_target
+        self._used: set[str] = set()
+        self.file_rows = 0
         self._positions = column_positions(source, schema)
         self._orders: dict[str, DateOrder] = {}
         self._formats: Mapping[str, Decimal] | None = None
@@ -140,6 +188,11 @@ class _Reading:
         if unusual and self._formats is None:
             self._formats = detect_decimals(source, self._positions, schema)
             self._inspect()
+
+    @property
+    def detected(self) -> str:
+        """The format of the file as text; complete once all rows were read."""
+        return self._source.detected + "".join(f", {DECIMALS[each]}" for each in sorted(self._used))
 
     def _learn_dates(self) -> None:
         wanted = [column for column in self._schema.columns if column.kind == "date" and column.name in self._positions]
@@ -154,13 +207,16 @@ class _Reading:
         Raises:
             CustomersFileError: there is no row, or most values of a column are wrong in the same way.
         """
-        rows = malformed = 0
+        rows = malformed = broken = 0
         filled: dict[str, int] = {}
         found: dict[tuple[str, str], Finding] = {}
         for block in self._source.numbered_blocks(self._positions.values()):
             malformed += len(block.malformed)
+            is_broken = np.zeros(block.texts.num_rows, np.bool_)
             for column, texts in self._texts(block.texts):
                 result = self._typed(column, texts)
+                for wrong in result.wrong:
+                    is_broken[wrong.rows] = True
                 filled[column.name] = filled.get(column.name, 0) + result.filled
                 is_number = column.kind in ("whole", "number")
                 if is_number and self._formats is None and any(each.rule is None for each in result.wrong):
@@ -170,43 +226,45 @@ class _Reading:
                     known = replace(each, rows=tuple(row + rows for row in each.rows))
                     found[key] = found[key].followed_by(each, rows) if key in found else known
             rows += block.texts.num_rows
+            broken += int(np.count_nonzero(is_broken))
+        self.file_rows = rows + malformed
         if not rows and not malformed:
             raise EmptyCustomersFileError(
                 f"{self._source.name} has a header and no customers. Expected one row per customer.",
                 remedy=NO_FILE_REMEDY,
             )
         all_found = [replace(each, filled=filled[each.column.name]) for each in found.values()]
-        if not rows or any(each.is_whole_column(rows) for each in all_found):
+        useless = self._with_target and (broken == rows or mostly_malformed(rows, malformed))
+        if useless or not rows or any(each.is_whole_column(rows) for each in all_found):
             raise wrong_rows_error(self._source, all_found, rows, malformed, self._positions, self._schema)
         return False
 
-    def blocks(self) -> Iterator[CustomerBlock]:
+    def rows(self) -> Iterator[TypedRows]:
         """Yield the rows in blocks."""
         schema, name = self._schema, self._source.name
         for block in self._source.numbered_blocks(self._positions.values()):
-            rows = block.texts.num_rows
+            count = block.texts.num_rows
             values: dict[str, NDArray[Any]] = {}
             wrong: list[WrongValues] = []
             for column, texts in self._texts(block.texts):
                 result = self._typed(column, texts)
                 values[column.name] = result.values
                 wrong += result.wrong
+                self._used |= {result.decimal} - {""}
             for column in schema.columns:
                 if column.name not in values:
-                    values[column.name] = missing_column(column, rows)
-            target = values.pop(schema.target)
-            left = np.asarray(target == schema.left, np.bool_)
+                    values[column.name] = np.zeros(count, np.int64) if column.counted else missing_column(column, count)
             rejected = _misfits(name, block.malformed, self._source)
             numbers = block.numbers
             if wrong:
                 rejected += quarantine(name, values, wrong, numbers, schema)
-                kept = np.ones(rows, np.bool_)
+                kept = np.ones(count, np.bool_)
                 for each in wrong:
                     kept[each.rows] = False
                 values = {column: array[kept] for column, array in values.items()}
-                left, numbers = left[kept], numbers[kept]
+                numbers = numbers[kept]
             rejected.sort(key=lambda row: row[1])
-            yield CustomerBlock(values, left, name, numbers, rejected)
+            yield TypedRows(values, numbers, rejected)
 
     def _texts(self, texts: pa.Table) -> Iterator[tuple[Column, pa.ChunkedArray]]:
         for column in self._schema.columns:
@@ -216,8 +274,9 @@ class _Reading:
     def _typed(self, column: Column, texts: pa.ChunkedArray) -> TypedColumn:
         decimal = None if self._formats is None else self._formats.get(column.name)
         found = typed(texts, column, decimal=decimal, order=self._orders.get(column.name))
-        # What the file says of the target, which scoring does not need, rejects no row.
-        return replace(found, wrong=()) if column.name == self._schema.target else found
+        if self._with_target or column.name != self._schema.target:
+            return found
+        return replace(found, wrong=())
 
 
 def _misfits(name: str, malformed: list[MalformedRow], source: BlockSource) -> list[Rejected]:
@@ -227,8 +286,12 @@ def _misfits(name: str, malformed: list[MalformedRow], source: BlockSource) -> l
     ]
 
 
-def _files(place: str) -> Iterator[tuple[str, Path | str]]:
-    """Yield the name of each file, and its path or its address in S3."""
+def customers_files(place: str) -> Iterator[tuple[str, Path | str]]:
+    """Yield the name of each file, and its path or its address in S3.
+
+    Raises:
+        CustomersFileMissingError: there are none.
+    """
     if not artifacts.in_s3(place) and not Path(place).is_dir():
         yield place, Path(place)
         return
@@ -242,16 +305,19 @@ def _source(name: str, file: Path | str, schema: CustomerSchema) -> Iterator[Blo
     known = [each for column in schema.columns for each in (column.name, *column.headers)]
     with ExitStack() as stack:
         path = _local(name, file, stack)
-        if _head(path).startswith(GZIP):
+        packed = _head(path).startswith(GZIP)
+        if packed:
             path = _unpacked(name, path, stack)
         head = _head(path)
+        source: BlockSource
         if head.startswith(PARQUET):
-            yield ParquetRows.open(name, path)
+            source = ParquetRows.open(name, path)
         elif head.startswith(WORKBOOKS):
-            yield open_workbook(name, path.read_bytes(), known)
+            source = open_workbook(name, path.read_bytes(), known)
         else:
-            text = _text(name, path, stack, schema.encoding)
-            yield CsvFile.open(name, text, known=known, delimiter=schema.delimiter)
+            text, encoding = _text(name, path, stack, schema.encoding)
+            source = CsvFile.open(name, text, known=known, delimiter=schema.delimiter, encoding=encoding)
+        yield replace(source, detected=f"{source.detected}, compressed with gzip") if packed else source
 
 
 def _local(name: str, file: Path | str, stack: ExitStack) -> Path:
@@ -297,14 +363,17 @@ def _unpacked(name: str, path: Path, stack: ExitStack) -> Path:
         return Path(target.name)
 
 
-def _text(name: str, path: Path, stack: ExitStack, encoding: str) -> Path:
-    """Return a file with the text in UTF-8, without a byte order mark: the file itself if it has that already."""
+def _text(name: str, path: Path, stack: ExitStack, encoding: str) -> tuple[Path, str]:
+    """Return a file with the text in UTF-8, without a byte order mark, and the encoding of the given file.
+
+    It is the given file itself if it has no other encoding.
+    """
     if encoding.lower().replace("_", "-") in ("", "utf-8", "utf8") and _is_plain_utf8(path):
-        return path
-    text, _ = to_utf8(name, path.read_bytes(), encoding=encoding)
+        return path, "UTF-8"
+    text, shown = to_utf8(name, path.read_bytes(), encoding=encoding)
     with _temporary(stack) as target:
         target.write(text)
-        return Path(target.name)
+        return Path(target.name), shown
 
 
 def _is_plain_utf8(path: Path) -> bool:

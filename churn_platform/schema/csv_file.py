@@ -104,7 +104,8 @@ class CsvFile:
             content: its bytes; or a file of UTF-8 text without a byte order mark, which may be larger than memory.
             known: names that its header may have, by which the delimiter is detected.
             delimiter: the delimiter; empty to detect it.
-            encoding: the encoding, as Python names it; empty to detect it.
+            encoding: the encoding, as Python names it; empty to detect it. Of a file, the one that it had before it
+                became UTF-8, as `detected` is to show it.
 
         Raises:
             MalformedFileError: it is not text, or has no header.
@@ -112,7 +113,7 @@ class CsvFile:
         """
         text: bytes | Path
         text, encoding_shown = (
-            (content, "UTF-8") if isinstance(content, Path) else to_utf8(name, content, encoding=encoding)
+            (content, encoding or "UTF-8") if isinstance(content, Path) else to_utf8(name, content, encoding=encoding)
         )
         with _opened(text) as opened:
             given = _SEPARATOR_LINE.match(opened.readline(MAX_SEPARATOR_LINE))
@@ -239,7 +240,7 @@ class CsvFile:
             return np.arange(1, rows + 1)
         if len(self.malformed) != skipped:
             raise self._broken("Often a double quote is not closed")
-        if skipped == rows + skipped or (skipped >= MIN_FOR_ONE_CAUSE and skipped * 2 > rows + skipped):
+        if mostly_malformed(rows, skipped):
             raise MalformedFileError(f"{self.name}: {self.malformed_rows()}", remedy=QUOTES)
         return np.delete(np.arange(1, rows + skipped + 1), [each.row for each in self.malformed])
 
@@ -301,6 +302,18 @@ class CsvFile:
                 yield number, begin, values
                 number += 1
             begin = self.lines_above + rows.line_num + 1
+
+
+def mostly_malformed(rows: int, malformed: int) -> bool:
+    """Return whether so many rows do not fit the header that they have one cause.
+
+    Args:
+        rows: number of well-formed rows.
+        malformed: number of the others.
+    """
+    if not malformed:
+        return False
+    return not rows or (malformed >= MIN_FOR_ONE_CAUSE and malformed > rows)
 
 
 def _next_block(reader: arrow_csv.CSVStreamingReader, batches: int) -> pa.Table:

@@ -51,7 +51,7 @@ SUFFIXES: Final = (".csv", ".tsv", ".psv", ".txt", ".parquet", ".xlsx", ".xlsm",
 TYPING_THREADS: Final = 2  # each types one column of a block: more would hold more texts, and share Python's lock
 QUARANTINE_COLUMNS: Final = ("file", "row", "values", "reasons")
 GZIP, PARQUET, WORKBOOKS = b"\x1f\x8b", b"PAR1", (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-_DECIMALS: Final[Mapping[str, str]] = {",": "decimal comma", ".": "thousands separators"}
+DECIMALS: Final[Mapping[str, str]] = {",": "decimal comma", ".": "thousands separators"}
 
 Source = CsvFile | TypedFile
 
@@ -145,7 +145,7 @@ def load_customers(place: str | Path, schema: CustomerSchema, *, categorical: bo
         quarantined=pd.DataFrame(quarantined, columns=list(QUARANTINE_COLUMNS)).astype({"row": "int64"}),
         duplicates=duplicates,
         detected={each.name: each.detected for each in parts},
-        sha256=_combined_hash(str(place), hashes),
+        sha256=combined_hash(str(place), hashes),
         size_bytes=size,
         modified=modified,
     )
@@ -159,10 +159,16 @@ def read_customers(place: str | Path, schema: CustomerSchema) -> pd.DataFrame:
 def fingerprint(place: str | Path) -> str:
     """Return the SHA-256 of a customers file or folder, as `CustomersFile.sha256` is, without parsing it."""
     hashes = {each.name: hashlib.sha256(each.content).hexdigest() for each in read_contents(str(place))}
-    return _combined_hash(str(place), hashes)
+    return combined_hash(str(place), hashes)
 
 
-def _combined_hash(place: str, hashes: Mapping[str, str]) -> str:
+def combined_hash(place: str, hashes: Mapping[str, str]) -> str:
+    """Return the SHA-256 of a customers file or folder, as `CustomersFile.sha256` is.
+
+    Args:
+        place: path or address of the file or the folder.
+        hashes: name of a file -> its SHA-256, in order.
+    """
     if list(hashes) == [place]:
         return hashes[place]
     lines = "".join(f"{name}\n{each}\n" for name, each in hashes.items())
@@ -292,7 +298,7 @@ def _read(file: Content, schema: CustomerSchema) -> _Part:
             kept[each.rows] = False
         values, numbers = {name: each.only(kept) for name, each in values.items()}, numbers[kept]
         quarantined.sort(key=lambda each: each[1])
-    shown = source.detected + "".join(f", {_DECIMALS[each]}" for each in sorted(used))
+    shown = source.detected + "".join(f", {DECIMALS[each]}" for each in sorted(used))
     return _Part(file.name, shown, values, numbers, quarantined)
 
 
@@ -528,8 +534,7 @@ def _combined(
         for row in conflicting.tolist():
             part = parts[origins[row]]
             number = int(numbers[row] - above[origins[row]])
-            because = f"{schema.id} is that of an earlier row with other values"
-            quarantined.append((part.name, number, _json(shown, columns, row, {}), because))
+            quarantined.append((part.name, number, _json(shown, columns, row, {}), _conflict(schema)))
         del columns
         duplicates = len(same)
         kept = np.ones(len(customers), np.bool_)
@@ -538,7 +543,28 @@ def _combined(
         customers = pd.DataFrame({name: customers.pop(name).array[kept] for name in names}, copy=False)
         order = {each.name: position for position, each in enumerate(parts)}
         quarantined.sort(key=lambda each: (order[each[0]], each[1]))
-    return _with_target(customers, schema), quarantined, duplicates
+    return with_target(customers, schema), quarantined, duplicates
+
+
+def quarantine_conflicting(
+    file: str, customers: pd.DataFrame, numbers: NDArray[np.int64], schema: CustomerSchema
+) -> list[tuple[str, int, str, str]]:
+    """Return rows that have an earlier row's id and other values as quarantined rows: file, number, values, reasons.
+
+    Args:
+        file: name of their file.
+        customers: the rows, typed, with the target as in the file.
+        numbers: shape (n,), their numbers in the file, from 1.
+        schema: of the customers.
+    """
+    shown, columns = _shown(schema), {column.name: customers[column.name].to_numpy() for column in schema.columns}
+    return [
+        (file, number, _json(shown, columns, row, {}), _conflict(schema)) for row, number in enumerate(numbers.tolist())
+    ]
+
+
+def _conflict(schema: CustomerSchema) -> str:
+    return f"{schema.id} is that of an earlier row with other values"
 
 
 def _repeated(customers: pd.DataFrame, schema: CustomerSchema) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -550,7 +576,7 @@ def _repeated(customers: pd.DataFrame, schema: CustomerSchema) -> tuple[NDArray[
     return same.index[same].to_numpy(), conflicting.index[conflicting].to_numpy()
 
 
-def _with_target(customers: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
+def with_target(customers: pd.DataFrame, schema: CustomerSchema) -> pd.DataFrame:
     """Return the customers with 1 for those who left and 0 for the others, NaN where the target is missing."""
     given = customers[schema.target]
     left = (given == schema.left).astype("int64")

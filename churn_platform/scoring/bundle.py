@@ -119,25 +119,6 @@ class ModelBundle:
         probabilities = predict(self.booster, matrix, threads=threads)
         return probabilities if self.calibration is None else self.calibration.apply(probabilities)
 
-    def require_same_scores(self, probabilities: NDArray[np.float32], matrix: NDArray[np.float32]) -> None:
-        """Check that features prepared step by step have the same scores as the raw rows of the same customers.
-
-        Args:
-            probabilities: shape (n,), what `score` returned for the raw rows.
-            matrix: shape (n, features), the prepared features, in the order of `schema.features`.
-
-        Raises:
-            SkewError: the number of rows differs, or any score does, by however little.
-        """
-        prepared = self.score_features(matrix)
-        if np.array_equal(prepared, probabilities):
-            return
-        raise SkewError(
-            f"{len(probabilities)} raw rows and {len(prepared)} rows of prepared features have different scores, "
-            f"expected equal scores row by row. They come from different runs.",
-            remedy="Materialize the preparation group and churn_model again.",
-        )
-
     def to_parts(self) -> dict[str, bytes]:
         """Return file name -> bytes of every part, the manifest last. Equal bundles have equal bytes."""
         parts = {
@@ -276,3 +257,22 @@ def _unreadable(origin: str, error: Exception) -> BundleFormatError:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def require_same_scores(raw: NDArray[np.float32], prepared: NDArray[np.float32]) -> None:
+    """Check that features prepared step by step have the same scores as the raw rows of the same customers.
+
+    Args:
+        raw: shape (n,), what `ModelBundle.score` returned for the raw rows.
+        prepared: shape (n,), what `ModelBundle.score_features` returned for the prepared features.
+
+    Raises:
+        SkewError: the number of rows differs, or any score does, by however little.
+    """
+    if np.array_equal(prepared, raw):
+        return
+    raise SkewError(
+        f"{len(raw)} raw rows and {len(prepared)} rows of prepared features have different scores, "
+        f"expected equal scores row by row. They come from different runs.",
+        remedy="Materialize the preparation group and churn_model again.",
+    )

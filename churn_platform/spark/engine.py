@@ -5,7 +5,7 @@ from pathlib import Path
 
 from churn_platform.spark.job_file import Job, job_file
 from churn_platform.spark.kafka_options import java_client
-from churn_platform.spark.submit import SparkConfig, command, environment
+from churn_platform.spark.submit import SCORING, SparkConfig, command, environment
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.external_scoring import ScoringEngine, ScoringOrder
 
@@ -30,7 +30,7 @@ def spark_engine(stream: StreamConfig, spark: SparkConfig, start: Start) -> Scor
 
     def score(order: ScoringOrder) -> None:
         job = Job(order=order, dsn=stream.dsn, kafka=kafka, task_events=spark.task_events)
-        with job_file(job) as file:
-            start(command(spark, file, name=f"churn {order.source.batch}"), environment(spark))
+        with job_file(job.to_json()) as file:
+            start(command(spark, SCORING, file, name=f"churn {order.source.batch}"), environment(spark))
 
     return ScoringEngine(score, spark.backlog_events)

@@ -1,4 +1,4 @@
-"""The job file: what the platform tells Spark's driver to score. It has passwords, so only its owner can read it."""
+"""The job file: what the platform tells Spark's driver to do. It has passwords, so only its owner can read it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -73,9 +73,13 @@ class Job:
 
 
 @contextmanager
-def job_file(job: Job) -> Iterator[Path]:
-    """Write a job to a file in a folder that only this user can read; delete it at the end of the block."""
+def job_file(content: str) -> Iterator[Path]:
+    """Write a job to a file in a folder that only this user can read; delete it at the end of the block.
+
+    Args:
+        content: the job as JSON.
+    """
     with TemporaryDirectory(prefix="churn-spark-") as folder:  # created with mode 0700
         file = Path(folder) / "job.json"
-        file.write_text(job.to_json())
+        file.write_text(content)
         yield file

@@ -9,10 +9,13 @@ from churn_platform.kafka.clients import Settings
 
 # Settings with secrets in them, which Spark's plans, logs and web pages replace: see spark.sql.redaction.options.regex.
 SECRET_OPTIONS: Final = r"(?i)secret|password|token|jaas|keystore\.key"  # noqa: S105  names of options, not a password
+OAUTH: Final = "OAUTHBEARER"
+_OAUTH_HANDLER: Final = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginCallbackHandler"
 _LOGIN_MODULES: Final = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
     "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
     "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
+    OAUTH: "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule",
 }
 
 
@@ -67,17 +70,8 @@ def java_client(settings: Settings, *, read: Callable[[str], str]) -> dict[str, 
         "bootstrap.servers": given["bootstrap.servers"],
         "security.protocol": given.get("security.protocol", "PLAINTEXT"),
     }
-    mechanism = given.get("sasl.mechanism")
-    if mechanism is not None:
-        if mechanism not in _LOGIN_MODULES:
-            raise SparkKafkaError(
-                f"KAFKA_SASL_MECHANISM is {mechanism}, with which Spark cannot log in: expected "
-                f"{', '.join(_LOGIN_MODULES)}, or no SASL.",
-                remedy="Score this batch without Spark, or give the platform a login with one of these mechanisms.",
-            )
-        user, password = (_quoted(given.get(f"sasl.{name}", "")) for name in ("username", "password"))
-        found["sasl.mechanism"] = mechanism
-        found["sasl.jaas.config"] = f"{_LOGIN_MODULES[mechanism]} required username={user} password={password};"
+    if "sasl.mechanism" in given:
+        found |= _login(given, read)
     if "ssl.ca.location" in given:
         found |= {"ssl.truststore.type": "PEM", "ssl.truststore.certificates": read(given["ssl.ca.location"])}
     if "ssl.certificate.location" in given and "ssl.key.location" in given:
@@ -89,7 +83,47 @@ def java_client(settings: Settings, *, read: Callable[[str], str]) -> dict[str, 
     return found
 
 
+def _login(given: Mapping[str, str], read: Callable[[str], str]) -> dict[str, str]:
+    """Return the settings of a login.
+
+    Raises:
+        SparkKafkaError: it has no equivalent here.
+    """
+    mechanism = given["sasl.mechanism"]
+    if mechanism not in _LOGIN_MODULES:
+        raise SparkKafkaError(
+            f"KAFKA_SASL_MECHANISM is {mechanism}, with which Spark cannot log in: expected "
+            f"{', '.join(_LOGIN_MODULES)}, or no SASL.",
+            remedy="Score this batch without Spark, or give the platform a login with one of these mechanisms.",
+        )
+    found = {"sasl.mechanism": mechanism}
+    if mechanism != OAUTH:
+        options = {name: given.get(f"sasl.{name}", "") for name in ("username", "password")}
+    else:
+        options = _oauth_options(given, read)
+        found["sasl.login.callback.handler.class"] = _OAUTH_HANDLER
+        found["sasl.oauthbearer.token.endpoint.url"] = given["sasl.oauthbearer.token.endpoint.url"]
+    texts = " ".join(f"{name}={_quoted(value)}" for name, value in options.items())
+    return {**found, "sasl.jaas.config": f"{_LOGIN_MODULES[mechanism]} required {texts};"}
+
+
+def _oauth_options(given: Mapping[str, str], read: Callable[[str], str]) -> dict[str, str]:
+    """Return the options of a login with tokens that an OAuth server issues."""
+    options = {
+        "clientId": given["sasl.oauthbearer.client.id"],
+        "clientSecret": given["sasl.oauthbearer.client.secret"],
+    }
+    if "sasl.oauthbearer.scope" in given:
+        options["scope"] = given["sasl.oauthbearer.scope"]
+    for extension in filter(None, given.get("sasl.oauthbearer.extensions", "").split(",")):
+        name, _, value = extension.strip().partition("=")
+        options[f"extension_{name}"] = value
+    if "https.ca.location" in given:
+        options |= {"ssl.truststore.type": "PEM", "ssl.truststore.certificates": read(given["https.ca.location"])}
+    return options
+
+
 def _quoted(text: str) -> str:
     """Return a value as JAAS reads it."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

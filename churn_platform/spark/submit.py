@@ -10,7 +10,9 @@ from churn_platform.errors import PlatformError
 from churn_platform.settings import Settings
 from churn_platform.spark.kafka_options import SECRET_OPTIONS
 
-JOB: Final = Path(__file__).with_name("job.py")
+SCORING: Final = Path(__file__).with_name("job.py")
+PREPARATION: Final = Path(__file__).with_name("preparation_job.py")
+"""The programs of the driver."""
 # A job decodes and scores this many events at once: about 10 MB of them.
 ARROW_ROWS: Final = 10_000
 
@@ -73,11 +75,12 @@ class SparkConfig:
             )
 
 
-def command(config: SparkConfig, job: Path, *, name: str) -> list[str]:
+def command(config: SparkConfig, program: Path, job: Path, *, name: str) -> list[str]:
     """Return the command that runs a job.
 
     Args:
         config: how Spark is started.
+        program: SCORING or PREPARATION.
         job: the job's file.
         name: of the application.
     """
@@ -86,7 +89,7 @@ def command(config: SparkConfig, job: Path, *, name: str) -> list[str]:
         str(config.environment / "bin" / "spark-submit"),
         *("--master", _with_retries(config.master), "--deploy-mode", "client", "--name", name),
         *(argument for key, value in properties.items() for argument in ("--conf", f"{key}={value}")),
-        *(str(JOB), str(job)),
+        *(str(program), str(job)),
     ]
 
 

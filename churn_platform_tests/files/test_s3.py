@@ -1,18 +1,32 @@
 """Files in S3 behave as on disk, and their errors name the remedy."""
 
+import io
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pandas as pd
 import pytest
 
-from churn_platform.files.artifacts import MARKER, claim, exists, is_empty, join, read_bytes, write_bytes
+from churn_platform.files.artifacts import (
+    MARKER,
+    claim,
+    exists,
+    is_empty,
+    join,
+    read_bytes,
+    reading_ranges,
+    write_bytes,
+    writing_large,
+)
 from churn_platform.files.exceptions import (
     ArtifactNotFoundError,
     ArtifactStoreError,
     ArtifactStoreUnreachableError,
 )
+from churn_platform.files.parquet import write_frames
 from churn_platform.files.s3 import error_for_code, store
+from churn_platform.files.stored_frame import StoredFrame
 from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.settings import SettingsError, load_settings
 from churn_platform_tests.conftest import forget_settings
@@ -31,6 +45,34 @@ def test_bytes_are_read_back_from_an_object_with_any_name(s3_root: str) -> None:
     assert not exists(join(s3_root, "a folder"))
     assert not is_empty(join(s3_root, "a folder"))
     assert is_empty(join(s3_root, "a fold"))
+
+
+def test_a_part_of_an_object_is_read_without_the_rest(s3_root: str) -> None:
+    uri, content = join(s3_root, "large"), bytes(range(256)) * 10_000
+
+    with writing_large(uri) as target:
+        target.write(content)
+
+    with reading_ranges(uri) as file:
+        assert file.seek(-3, io.SEEK_END) == len(content) - 3
+        assert file.read() == content[-3:]
+        assert file.read(1) == b""
+        file.seek(700)
+        assert file.read(2_000_000) == content[700:2_000_700]
+        assert file.tell() == 2_000_700
+    with pytest.raises(ArtifactNotFoundError, match="nowhere"), reading_ranges(join(s3_root, "nowhere")):
+        pass
+
+
+def test_a_stored_frame_reads_a_row_group_of_an_object(s3_root: str) -> None:
+    uri, frame = join(s3_root, "frame.parquet"), pd.DataFrame({"number": range(90)})
+    with writing_large(uri) as target:
+        write_frames((frame.iloc[start : start + 30] for start in (0, 30, 60)), target, {})
+
+    stored = StoredFrame(uri)
+
+    assert stored.rows([1])["number"].tolist() == [*range(30, 60)]
+    assert len(stored) == 90
 
 
 def test_a_missing_object_is_named(s3_root: str) -> None:

@@ -34,9 +34,10 @@ from churn_platform.orchestration.resources import kafka as kafka_resource
 from churn_platform.settings import SettingsError, parse_settings, settings
 from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.limits import DEFAULT_LIMITS
-from churn_platform_tests.kafka.oauth_server import SCOPE
+from churn_platform_tests.kafka.oauth_server import CLIENTS, SCOPE
 from churn_platform_tests.kafka.secured import PASSWORDS, Authority, SecuredBroker, secured_broker
 from churn_platform_tests.orchestration.test_stream_sensors import Ticks
+from churn_platform_tests.spark.engines import with_spark
 from churn_platform_tests.stream.streams import Stream
 from churn_platform_tests.waiting import wait_until
 
@@ -129,6 +130,31 @@ def test_the_whole_stream_runs_on_a_secured_broker(user: User, broker: SecuredBr
         stream.materialize(key)
         assert stream.batch(key).replays == 1
         assert "0 offsets waiting" in Ticks(instance, user.database).reason()
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "credentials",
+    [SecuredBroker.environment, SecuredBroker.certificate_environment, SecuredBroker.token_environment],
+    ids=["password", "certificate", "token"],
+)
+def test_spark_logs_in_to_a_secured_broker(user: User, broker: SecuredBroker, credentials: Credentials) -> None:
+    user.sets(credentials(broker))
+    user.churn("produce", "--count", "50", "--seed", "1")
+    with user.stream() as stream, dg.DagsterInstance.ephemeral() as instance:
+        requested = Ticks(instance, user.database).tick().run_requests
+        assert requested is not None
+        key = str(requested[0].partition_key)
+        stream.materialize(key)
+
+        with with_spark(stream) as log:
+            stream.materialize(key)
+
+        batch = stream.batch(key)
+        assert (batch.events, batch.replays) == (50, 1), log.texts
+        secrets = {*PASSWORDS.values(), *CLIENTS.values()}
+        assert not any(secret in text for text in log.texts for secret in secrets)
 
 
 @pytest.mark.slow

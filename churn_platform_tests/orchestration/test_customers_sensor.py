@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from churn_platform.files import artifacts
-from churn_platform.orchestration.assets.training_inputs import FILE_HASH
+from churn_platform.modeling.file_attributes import FILE_HASH
 from churn_platform.orchestration.customers_sensor import customers_sensor
 from churn_platform.orchestration.jobs import data_preparation_job
 from churn_platform.schema.reader import fingerprint

@@ -15,8 +15,8 @@ from churn_platform.database import model_versions
 from churn_platform.definitions import defs
 from churn_platform.environments import created_topics
 from churn_platform.kafka import topics
+from churn_platform.modeling.file_attributes import FILE_HASH
 from churn_platform.orchestration.assets.training_inputs import (
-    FILE_HASH,
     REVISION,
     SCHEMA,
     TRAINING_SETTINGS,

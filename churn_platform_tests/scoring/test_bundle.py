@@ -13,7 +13,16 @@ import pytest
 
 from churn_platform.features.cleaning import clean
 from churn_platform.model_store import load_bundle, save_bundle
-from churn_platform.scoring.bundle import ENCODER, IMPUTER, MANIFEST, MODEL, SCALER, SCHEMA, ModelBundle
+from churn_platform.scoring.bundle import (
+    ENCODER,
+    IMPUTER,
+    MANIFEST,
+    MODEL,
+    SCALER,
+    SCHEMA,
+    ModelBundle,
+    require_same_scores,
+)
 from churn_platform.scoring.costs import CallCosts
 from churn_platform.scoring.exceptions import BundleFormatError, BundleIncompleteError, BundleTamperedError, SkewError
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS, any_customers, cleaned, inputs
@@ -211,9 +220,9 @@ def test_prepared_features_of_other_customers_are_an_error() -> None:
     bundle, columns = small_bundle(), inputs(cleaned(100, seed=11))
     matrix, scores = bundle.transform.transform(columns), bundle.score(columns)
 
-    bundle.require_same_scores(scores, matrix)
+    require_same_scores(scores, bundle.score_features(matrix))
 
     with pytest.raises(SkewError, match=f"{len(scores)} raw rows and {len(scores) - 1} rows"):
-        bundle.require_same_scores(scores, matrix[1:])
+        require_same_scores(scores, bundle.score_features(matrix[1:]))
     with pytest.raises(SkewError, match="have different scores"):
-        bundle.require_same_scores(scores, matrix[::-1].copy())
+        require_same_scores(scores, bundle.score_features(matrix[::-1].copy()))

@@ -52,6 +52,30 @@ def test_a_password_is_quoted_as_jaas_reads_it() -> None:
     )
 
 
+def test_a_login_with_tokens_has_the_clients_secret_and_the_certificate_of_the_oauth_server() -> None:
+    found = java_client(
+        {
+            **BROKERS,
+            "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.token.endpoint.url": "https://login.example/token",
+            "sasl.oauthbearer.client.id": "app",
+            "sasl.oauthbearer.client.secret": 'a"b',
+            "sasl.oauthbearer.scope": "kafka",
+            "sasl.oauthbearer.extensions": "logicalCluster=lkc-1, identityPoolId=pool-1",
+            "https.ca.location": "/ca",
+        },
+        read=lambda file: f"{file}\nsecond line\n",
+    )
+
+    assert found["sasl.oauthbearer.token.endpoint.url"] == "https://login.example/token"
+    assert found["sasl.jaas.config"] == (
+        "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required "
+        'clientId="app" clientSecret="a\\"b" scope="kafka" '
+        'extension_logicalCluster="lkc-1" extension_identityPoolId="pool-1" '
+        'ssl.truststore.type="PEM" ssl.truststore.certificates="/ca\\nsecond line\\n";'
+    )
+
+
 def test_certificates_are_copied_so_that_executors_need_no_files() -> None:
     found = java_client(
         {**BROKERS, "ssl.ca.location": "/ca", "ssl.certificate.location": "/crt", "ssl.key.location": "/key"}, read=read
@@ -91,7 +115,7 @@ def test_the_job_file_is_read_as_it_was_written_and_is_for_its_owner_only(bank_s
         task_events=100,
     )
 
-    with job_file(job) as file:
+    with job_file(job.to_json()) as file:
         assert Job.from_json(file.read_text()) == job
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert not file.parent.exists()
@@ -101,18 +125,18 @@ def test_the_job_file_is_read_as_it_was_written_and_is_for_its_owner_only(bank_s
 def test_the_command_has_no_secret_and_the_users_properties_win(tmp_path: Path) -> None:
     config = spark_config(tmp_path, master="spark://host:7077", **{"spark.log.level": "INFO"})
 
-    command = submit.command(config, Path("/job"), name="churn batch")
+    command = submit.command(config, submit.SCORING, Path("/job"), name="churn batch")
 
     assert command[0] == str(tmp_path / "bin" / "spark-submit")
     assert command[command.index("--master") + 1] == "spark://host:7077"
     assert "spark.log.level=INFO" in command
     assert "spark.driver.host=127.0.0.1" not in command
-    assert command[-2:] == [str(submit.JOB), "/job"]
+    assert command[-2:] == [str(submit.SCORING), "/job"]
 
 
 @pytest.mark.parametrize(("master", "used"), [("local[2]", "local[2,4]"), ("local[*]", "local[*,4]"), ("yarn", "yarn")])
 def test_a_local_master_repeats_failed_tasks(tmp_path: Path, master: str, used: str) -> None:
-    command = submit.command(spark_config(tmp_path, master=master), Path("/job"), name="churn batch")
+    command = submit.command(spark_config(tmp_path, master=master), submit.SCORING, Path("/job"), name="churn batch")
 
     assert command[command.index("--master") + 1] == used
 

@@ -13,8 +13,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from churn_platform.decoding.named_customers import named_customers
-from churn_platform.files.artifacts import ASSETS, find_files, join, read_bytes, reading, write_bytes, writing
-from churn_platform.files.parquet import read_parquet, write_parquet
+from churn_platform.files.artifacts import (
+    ASSETS,
+    find_files,
+    join,
+    read_bytes,
+    reading_ranges,
+    write_bytes,
+    writing_large,
+)
+from churn_platform.files.parquet import write_frames
+from churn_platform.files.stored_frame import StoredFrame
 from churn_platform.operations.erasure.mentions import Mentions
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.reader import QUARANTINE_COLUMNS
@@ -54,7 +63,7 @@ def customers(root: str, schema: CustomerSchema) -> set[int | str]:
             for line in _read_csv(file.uri):
                 found |= _customers_of_row(line, schema)
         elif file.uri.endswith(".parquet"):
-            with reading(file.uri) as source:
+            with reading_ranges(file.uri) as source:
                 names = set(pq.read_schema(source).names)
                 ids = sorted(names & {"customer_id", schema.id})
                 source.seek(0)
@@ -79,21 +88,23 @@ def _customers_of_row(row: dict[str, str], schema: CustomerSchema) -> set[int | 
 
 
 def erase(file: StoredFile, mentions: Mentions) -> None:
-    """Replace a file by one without the rows of the customer. Readers see the one or the other."""
+    """Replace a file by one without the rows of the customer. Readers see the one or the other.
+
+    Only the rows of one row group are in memory.
+    """
     if file.uri.endswith(".csv"):
         lines = _read_csv(file.uri)
         kept = [line for line in lines if not mentions.names(line)]
         write_bytes(file.uri, _as_csv(kept))
         return
-    with reading(file.uri) as source:
-        frame = read_parquet(source, categorical=True)
-    attributes = frame.attrs
-    kept_rows = frame.loc[~_are_of(lambda name: frame[name], set(map(str, frame.columns)), mentions)].reset_index(
-        drop=True
-    )
-    kept_rows.attrs = attributes
-    with writing(file.uri) as target:
-        write_parquet(kept_rows, target)
+    stored = StoredFrame(file.uri)
+    with writing_large(file.uri) as target:
+        write_frames((_without(rows, mentions) for rows in stored.blocks()), target, stored.attrs)
+
+
+def _without(rows: pd.DataFrame, mentions: Mentions) -> pd.DataFrame:
+    """Return the rows that are not about the customer."""
+    return rows.loc[~_are_of(lambda name: rows[name], set(map(str, rows.columns)), mentions)]
 
 
 def _rows_of(uri: str, mentions: Mentions) -> list[dict[str, object]]:
@@ -101,7 +112,7 @@ def _rows_of(uri: str, mentions: Mentions) -> list[dict[str, object]]:
         return [dict(line) for line in _read_csv(uri) if mentions.names(line)]
     if not uri.endswith(".parquet"):
         return []
-    with reading(uri) as file:
+    with reading_ranges(uri) as file:
         names = set(pq.read_schema(file).names)
         wanted = names & {"customer_id", mentions.schema.id, VALUES}
         if not wanted:
@@ -111,8 +122,7 @@ def _rows_of(uri: str, mentions: Mentions) -> list[dict[str, object]]:
         are_of = _are_of(lambda name: keys[name], wanted, mentions)
         if not are_of.any():
             return []
-        file.seek(0)
-        rows = read_parquet(file).loc[are_of]
+    rows = StoredFrame(uri, objects=True).where_rows(are_of)
     plain: list[dict[str, object]] = json.loads(rows.to_json(orient="records", date_format="iso"))
     return plain
 

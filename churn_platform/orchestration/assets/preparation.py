@@ -2,21 +2,18 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TypedDict
 
 import dagster as dg
 import pandas as pd
 
-from churn_platform.features.binning import add_bands
 from churn_platform.features.cleaning import clean
-from churn_platform.features.columns import Columns, columns_of
-from churn_platform.features.dates import add_days
 from churn_platform.features.encoding import OneHotEncoder
 from churn_platform.features.imputing import Imputer
 from churn_platform.features.scaling import MinMaxScaler
+from churn_platform.files.stored_frame import Frame
 from churn_platform.modeling.outcome_rows import WEIGHT, with_outcomes
+from churn_platform.modeling.prepared import Tables, binned_frame, encoded_frame, imputed_frame, scaled_frame
 from churn_platform.modeling.splitting import SPLIT, TEST, TRAIN, rows_of, with_split
 from churn_platform.orchestration.assets.column_schema import column_metadata
 from churn_platform.orchestration.assets.training_inputs import file_hash, outcomes_hash
@@ -29,7 +26,7 @@ from churn_platform.orchestration.assets.ui_metadata import (
     private_columns,
 )
 from churn_platform.orchestration.io_managers.parquet import COLUMNS
-from churn_platform.schema.columns import Column, Missing, Transform, snake_case
+from churn_platform.schema.columns import Column, Missing, snake_case
 from churn_platform.schema.customer_schema import CustomerSchema
 
 
@@ -42,60 +39,6 @@ class Common(TypedDict):
 
 
 PREPARATION = Common(group_name="preparation", owners=["team:ml-platform"], code_version="2")
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The columns of the preparation's tables, in order, and which of them the UI draws."""
-
-    schema: CustomerSchema
-
-    @property
-    def outcome(self) -> tuple[str, str]:
-        """The target and the split, the last columns of each table."""
-        return (self.schema.target, SPLIT)
-
-    @property
-    def split(self) -> tuple[str, ...]:
-        """Columns of train_test_split."""
-        return (*self.schema.names, SPLIT)
-
-    @property
-    def imputed(self) -> tuple[str, ...]:
-        """Columns of imputed_features: the raw columns that features are made of."""
-        return (*self.schema.feature_columns, *self.outcome)
-
-    @cached_property
-    def unbinned(self) -> tuple[str, ...]:
-        """Columns of encoded_features without the outcome: raw numbers and dates, then binary columns."""
-        encoded = self.schema.encoded
-        raw = (name for name in self.schema.feature_columns if name not in encoded)
-        return (*raw, *self.made_by("one_hot"))
-
-    @property
-    def encoded(self) -> tuple[str, ...]:
-        """Columns of encoded_features."""
-        return (*self.unbinned, *self.outcome)
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Columns of binned_features and scaled_features."""
-        return (*self.schema.feature_names, *self.outcome)
-
-    def made_by(self, transform: Transform) -> tuple[str, ...]:
-        """Return the names of the features that a transform makes."""
-        return tuple(feature.name for feature in self.schema.features if feature.transform == transform)
-
-    @property
-    def may_be_missing(self) -> tuple[str, ...]:
-        """The raw columns that may have no value."""
-        return tuple(column.name for column in self.schema.stored if column.nullable)
-
-    @property
-    def replaced(self) -> tuple[str, ...]:
-        """The columns of imputed_features whose missing values the imputer replaces."""
-        columns = (self.schema.column(name) for name in self.schema.feature_columns)
-        return tuple(column.name for column in columns if column.scored_if_missing and column.missing != "category")
 
 
 def preparation_assets(schema: CustomerSchema, *, train_on_outcomes: bool = False) -> list[dg.AssetsDefinition]:
@@ -123,26 +66,9 @@ def _splitting_assets(schema: CustomerSchema, tables: Tables, *, train_on_outcom
         description=_cleaning_text(schema),
     )
     def cleaned_customers(raw_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-        nulls = {
-            f"dropped_null_{schema.column(name).column}": int(raw_customers[name].isna().sum())
-            for name in schema.dropped
-            if name in raw_customers
-        }
+        nulls = dropped_nulls(raw_customers, schema)
         cleaned = clean(raw_customers, schema, consume=True)
-        kept = {name: count for name, count in null_counts(cleaned, schema).items() if f"dropped_{name}" not in nulls}
-        return dg.MaterializeResult(
-            value=cleaned,
-            metadata={
-                "dagster/row_count": len(cleaned),
-                **nulls,
-                **kept,
-                "churn_rate_percent": _churn_rate(cleaned, schema),
-                **file_hash(cleaned),
-                **distributions(cleaned, *tables.may_be_missing),
-                **preview(cleaned, without=private_columns(schema)),
-                **next_asset("train_test_split"),
-            },
-        )
+        return dg.MaterializeResult(value=cleaned, metadata=cleaned_metadata(cleaned, tables, dropped=nulls))
 
     def of_the_file(cleaned_customers: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
         return _split_result(with_split(cleaned_customers, schema), schema)
@@ -184,21 +110,7 @@ those of the test split. `training_weight` is the number of customers that a row
 
 
 def _split_result(customers: pd.DataFrame, schema: CustomerSchema) -> dg.MaterializeResult[pd.DataFrame]:
-    train, test = (customers.loc[customers[SPLIT] == split, [schema.target]] for split in (TRAIN, TEST))
-    return dg.MaterializeResult(
-        value=customers,
-        metadata={
-            "dagster/row_count": len(customers),
-            "train_rows": len(train),
-            "test_rows": len(test),
-            "train_churn_rate_percent": _churn_rate(train, schema),
-            "test_churn_rate_percent": _churn_rate(test, schema),
-            **file_hash(customers),
-            **outcomes_hash(customers),
-            **distributions(customers, SPLIT),
-            **next_asset("feature_imputer"),
-        },
-    )
+    return dg.MaterializeResult(value=customers, metadata=split_metadata(customers, schema))
 
 
 def _imputing_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDefinition]:
@@ -224,12 +136,7 @@ uses medians rather than means because many amounts have long tails. The code is
         imputer = Imputer.fit(train, schema)
         return dg.MaterializeResult(
             value=imputer,
-            metadata={
-                "imputer": _json(imputer),
-                "fitted_rows": len(train),
-                **{_median_name(schema.column(name)): imputer.medians[name] for name in medians},
-                **next_asset("imputed_features"),
-            },
+            metadata=imputer_metadata(imputer, schema, fitted_rows=len(train)),
         )
 
     @dg.asset(
@@ -247,17 +154,10 @@ dropped here, because no feature uses them.""",
     def imputed_features(
         train_test_split: pd.DataFrame, feature_imputer: Imputer
     ) -> dg.MaterializeResult[pd.DataFrame]:
-        raw = columns_of(train_test_split, schema.feature_columns)
-        imputed = _frame(feature_imputer.impute(raw), train_test_split, tables, given=raw)
+        imputed = imputed_frame(train_test_split, feature_imputer, tables)
         return dg.MaterializeResult(
             value=imputed,
-            metadata={
-                "dagster/row_count": len(imputed),
-                "imputed_values": sum(int(train_test_split[name].isna().sum()) for name in tables.replaced),
-                **distributions(imputed, *tables.replaced),
-                **preview(imputed),
-                **next_asset("encoded_features"),
-            },
+            metadata=imputed_metadata(imputed, train_test_split, tables),
         )
 
     return [feature_imputer, imputed_features]
@@ -280,12 +180,7 @@ order. A category of the schema that no customer has gets a column, too. The cod
         encoder = OneHotEncoder.fit(train, schema)
         return dg.MaterializeResult(
             value=encoder,
-            metadata={
-                "encoder": _json(encoder),
-                "fitted_rows": len(train),
-                "binary_columns": sum(len(names) for names in encoder.binary_columns.values()),
-                **next_asset("encoded_features"),
-            },
+            metadata=encoder_metadata(encoder, fitted_rows=len(train)),
         )
 
     @dg.asset(
@@ -301,16 +196,10 @@ order. A category of the schema that no customer has gets a column, too. The cod
     def encoded_features(
         imputed_features: pd.DataFrame, feature_encoder: OneHotEncoder
     ) -> dg.MaterializeResult[pd.DataFrame]:
-        imputed = columns_of(imputed_features, schema.feature_columns)
-        encoded = _frame(feature_encoder.encode(imputed), imputed_features, tables, given=imputed)
+        encoded = encoded_frame(imputed_features, feature_encoder, tables)
         return dg.MaterializeResult(
             value=encoded,
-            metadata={
-                "dagster/row_count": len(encoded),
-                **distributions(encoded, *tables.made_by("one_hot")),
-                **preview(encoded),
-                **next_asset("binned_features"),
-            },
+            metadata=encoded_metadata(encoded, tables),
         )
 
     @dg.asset(
@@ -325,20 +214,8 @@ order. A category of the schema that no customer has gets a column, too. The cod
 `features/dates.py`.""",
     )
     def binned_features(encoded_features: pd.DataFrame) -> dg.MaterializeResult[pd.DataFrame]:
-        encoded = columns_of(encoded_features, tables.unbinned)
-        columns = add_days(add_bands(encoded, schema), schema)
-        features = {name: columns[name] for name in schema.feature_names}
-        binned = _frame(features, encoded_features, tables, given=encoded)
-        charted = (name for column in schema.banded for name in (column.bands_feature, column.name) if name in binned)
-        return dg.MaterializeResult(
-            value=binned,
-            metadata={
-                "dagster/row_count": len(binned),
-                **_band_counts(binned, schema),
-                **distributions(binned, *charted, *tables.made_by("days_since")),
-                **next_asset("scaled_features"),
-            },
-        )
+        binned = binned_frame(encoded_features, tables)
+        return dg.MaterializeResult(value=binned, metadata=binned_metadata(binned, tables))
 
     return [feature_encoder, encoded_features, binned_features]
 
@@ -360,7 +237,7 @@ the stream, give features outside 0..1 and are not clipped. The code is `feature
         scaler = MinMaxScaler.fit(train, schema)
         return dg.MaterializeResult(
             value=scaler,
-            metadata={"scaler": _json(scaler), "fitted_rows": len(train), **next_asset("scaled_features")},
+            metadata=scaler_metadata(scaler, fitted_rows=len(train)),
         )
 
     @dg.asset(
@@ -383,16 +260,10 @@ model reads them: numbers, bands, days, then categories, each in the order of th
     def scaled_features(
         binned_features: pd.DataFrame, feature_scaler: MinMaxScaler
     ) -> dg.MaterializeResult[pd.DataFrame]:
-        binned = columns_of(binned_features, schema.feature_names)
-        scaled = _frame(feature_scaler.scale(binned), binned_features, tables, given=binned)
+        scaled = scaled_frame(binned_features, feature_scaler, tables)
         return dg.MaterializeResult(
             value=scaled,
-            metadata={
-                "dagster/row_count": len(scaled),
-                **distributions(scaled, *schema.scaled),
-                **preview(scaled),
-                **next_asset("train_features"),
-            },
+            metadata=scaled_metadata(scaled, schema),
         )
 
     return [feature_scaler, scaled_features]
@@ -412,19 +283,7 @@ def _feature_assets(schema: CustomerSchema, tables: Tables) -> list[dg.AssetsDef
         scaled_features: pd.DataFrame, split: str, *, followed_by: str
     ) -> dg.MaterializeResult[pd.DataFrame]:
         rows = rows_of(scaled_features, split, consume=True)
-        segments = (column.name for column in schema.segments if column.name in schema.feature_names)
-        return dg.MaterializeResult(
-            value=rows,
-            metadata={
-                "dagster/row_count": len(rows),
-                "features": len(schema.features),
-                "churned_rows": int(rows[schema.target].sum()),
-                "churn_rate_percent": _churn_rate(rows, schema),
-                **distributions(rows, schema.target, *segments),
-                **preview(rows),
-                **next_asset(followed_by),
-            },
-        )
+        return dg.MaterializeResult(value=rows, metadata=features_metadata(rows, schema, followed_by=followed_by))
 
     @dg.asset(
         **PREPARATION,
@@ -459,25 +318,135 @@ def _only(*columns: str) -> dg.AssetIn:
     return dg.AssetIn(metadata={COLUMNS: list(columns)})
 
 
-def _frame(columns: Columns, rows: pd.DataFrame, tables: Tables, *, given: Columns) -> pd.DataFrame:
-    """Return the columns as a frame, with outcome, split and `attrs` of `rows`. Unchanged arrays are shared.
-
-    Args:
-        columns: what a step has made of the given columns.
-        rows: the rows that the step has read.
-        tables: names outcome and split.
-        given: columns of `rows` that the step has read. Those that it has not changed are as in `rows`, such as texts
-            that are categories there.
-    """
-    unchanged = {*tables.outcome, *(name for name, values in columns.items() if values is given.get(name))}
-    names = dict.fromkeys((*columns, *tables.outcome))
-    frame = pd.DataFrame({name: rows[name].array if name in unchanged else columns[name] for name in names}, copy=False)
-    frame.attrs = dict(rows.attrs)
-    return frame
+def dropped_nulls(raw: Frame, schema: CustomerSchema) -> Metadata:
+    """Return how many rows of raw_customers lack a value without which they are dropped, by column."""
+    return {
+        f"dropped_null_{schema.column(name).column}": int(raw[name].isna().sum())
+        for name in schema.dropped
+        if name in raw
+    }
 
 
-def _churn_rate(customers: pd.DataFrame, schema: CustomerSchema) -> float:
-    return round(100 * float(customers[schema.target].mean()), 2)
+def cleaned_metadata(cleaned: Frame, tables: Tables, *, dropped: Metadata) -> Metadata:
+    """Return the metadata of cleaned_customers; `dropped` is what `dropped_nulls` returned."""
+    schema = tables.schema
+    return {
+        "dagster/row_count": len(cleaned),
+        **dropped,
+        **{name: count for name, count in null_counts(cleaned, schema).items() if f"dropped_{name}" not in dropped},
+        "churn_rate_percent": _churn_rate(cleaned, schema),
+        **file_hash(cleaned),
+        **distributions(cleaned, *tables.may_be_missing),
+        **preview(cleaned, without=private_columns(schema)),
+        **next_asset("train_test_split"),
+    }
+
+
+def split_metadata(customers: Frame, schema: CustomerSchema) -> Metadata:
+    """Return the metadata of train_test_split."""
+    target, split = customers[schema.target], customers[SPLIT]
+    train, test = (target[(split == each).to_numpy()] for each in (TRAIN, TEST))
+    return {
+        "dagster/row_count": len(customers),
+        "train_rows": len(train),
+        "test_rows": len(test),
+        "train_churn_rate_percent": _percent(train),
+        "test_churn_rate_percent": _percent(test),
+        **file_hash(customers),
+        **outcomes_hash(customers),
+        **distributions(customers, SPLIT),
+        **next_asset("feature_imputer"),
+    }
+
+
+def imputer_metadata(imputer: Imputer, schema: CustomerSchema, *, fitted_rows: int) -> Metadata:
+    """Return the metadata of feature_imputer."""
+    return {
+        "imputer": _json(imputer),
+        "fitted_rows": fitted_rows,
+        **{_median_name(schema.column(name)): imputer.medians[name] for name in _of(schema, "median")},
+        **next_asset("imputed_features"),
+    }
+
+
+def imputed_metadata(imputed: Frame, customers: Frame, tables: Tables) -> Metadata:
+    """Return the metadata of imputed_features, which were made of the customers of train_test_split."""
+    return {
+        "dagster/row_count": len(imputed),
+        "imputed_values": sum(int(customers[name].isna().sum()) for name in tables.replaced),
+        **distributions(imputed, *tables.replaced),
+        **preview(imputed),
+        **next_asset("encoded_features"),
+    }
+
+
+def encoder_metadata(encoder: OneHotEncoder, *, fitted_rows: int) -> Metadata:
+    """Return the metadata of feature_encoder."""
+    return {
+        "encoder": _json(encoder),
+        "fitted_rows": fitted_rows,
+        "binary_columns": sum(len(names) for names in encoder.binary_columns.values()),
+        **next_asset("encoded_features"),
+    }
+
+
+def encoded_metadata(encoded: Frame, tables: Tables) -> Metadata:
+    """Return the metadata of encoded_features."""
+    return {
+        "dagster/row_count": len(encoded),
+        **distributions(encoded, *tables.made_by("one_hot")),
+        **preview(encoded),
+        **next_asset("binned_features"),
+    }
+
+
+def binned_metadata(binned: Frame, tables: Tables) -> Metadata:
+    """Return the metadata of binned_features."""
+    schema = tables.schema
+    charted = (name for column in schema.banded for name in (column.bands_feature, column.name) if name in binned)
+    return {
+        "dagster/row_count": len(binned),
+        **_band_counts(binned, schema),
+        **distributions(binned, *charted, *tables.made_by("days_since")),
+        **next_asset("scaled_features"),
+    }
+
+
+def scaler_metadata(scaler: MinMaxScaler, *, fitted_rows: int) -> Metadata:
+    """Return the metadata of feature_scaler."""
+    return {"scaler": _json(scaler), "fitted_rows": fitted_rows, **next_asset("scaled_features")}
+
+
+def scaled_metadata(scaled: Frame, schema: CustomerSchema) -> Metadata:
+    """Return the metadata of scaled_features."""
+    return {
+        "dagster/row_count": len(scaled),
+        **distributions(scaled, *schema.scaled),
+        **preview(scaled),
+        **next_asset("train_features"),
+    }
+
+
+def features_metadata(rows: Frame, schema: CustomerSchema, *, followed_by: str) -> Metadata:
+    """Return the metadata of train_features or test_features."""
+    segments = (column.name for column in schema.segments if column.name in schema.feature_names)
+    return {
+        "dagster/row_count": len(rows),
+        "features": len(schema.features),
+        "churned_rows": int(rows[schema.target].sum()),
+        "churn_rate_percent": _churn_rate(rows, schema),
+        **distributions(rows, schema.target, *segments),
+        **preview(rows),
+        **next_asset(followed_by),
+    }
+
+
+def _percent(churned: pd.Series) -> float:
+    return round(100 * float(churned.mean()), 2)
+
+
+def _churn_rate(customers: Frame, schema: CustomerSchema) -> float:
+    return _percent(customers[schema.target])
 
 
 def _json(step: Imputer | OneHotEncoder | MinMaxScaler) -> dg.JsonMetadataValue:
@@ -500,7 +469,7 @@ def _median_name(column: Column) -> str:
     return "_".join(filter(None, ("median", column.column, snake_case(column.unit or ""))))
 
 
-def _band_counts(binned: pd.DataFrame, schema: CustomerSchema) -> Metadata:
+def _band_counts(binned: Frame, schema: CustomerSchema) -> Metadata:
     """Return the number of rows in each band. With several banded columns, their features are part of the names."""
     counts: Metadata = {}
     for column in schema.banded:

@@ -1,15 +1,16 @@
 """The customers file, which exists outside Dagster, and the assets that read it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 import pandas as pd
 
-from churn_platform.database.erased_customers import ErasedCustomers
+from churn_platform.decoding.erased_rows import without_erased
+from churn_platform.modeling.file_attributes import FILE_HASH, file_attributes
 from churn_platform.orchestration.assets.column_schema import column_metadata
-from churn_platform.orchestration.assets.training_inputs import FILE_HASH, file_hash, with_file
+from churn_platform.orchestration.assets.training_inputs import file_hash
 from churn_platform.orchestration.assets.ui_metadata import (
     Metadata,
     distributions,
@@ -26,7 +27,9 @@ from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:  # the code server starts without the readers of all formats
+    from churn_platform.files.stored_frame import Frame
     from churn_platform.schema.reader import CustomersFile
+    from churn_platform.spark.preparation_order import FileRead
 
 GROUP: Final = "raw"
 FILE: Final = "customers_file"
@@ -108,82 +111,93 @@ file as JSON, without customers' names. Correct the rows in the file, or the rul
             with postgres.connect("churn erased customers") as connection:
                 erased = erased_customers.load(connection)
             file = load_customers(place, schema, categorical=True)
-        customers, quarantined = without_erased(file, schema, erased)
+        customers, quarantined = without_erased(file.customers, file.quarantined, schema, erased)
         left_out = file.rows - file.duplicates - len(customers) - len(quarantined)
-        detected = {"detected": ", ".join(f"{name}: {found}" for name, found in file.detected.items())}
-        context.log_event(
-            dg.AssetObservation(
-                FILE,
-                metadata={
-                    "rows": file.rows,
-                    "size_bytes": file.size_bytes,
-                    "modified": dg.MetadataValue.timestamp(file.modified),
-                    FILE_HASH: file.sha256,
-                    "path": dg.MetadataValue.path(place),
-                    **detected,
-                },
-            )
-        )
+        counts = {"quarantined": len(quarantined), "duplicates": file.duplicates, "erased": left_out}
+        context.log_event(file_observation(file, place))
         if dg.AssetKey(RAW) in context.selected_asset_keys:
-            customers = with_file(
-                customers, sha256=file.sha256, rows=file.rows - left_out, quarantined=len(quarantined)
+            customers.attrs |= file_attributes(
+                sha256=file.sha256, rows=file.rows - left_out, quarantined=len(quarantined)
             )
-            charted = [*(each for each in schema.stored if each.summary or each.bands), schema.target_column]
             yield dg.MaterializeResult(
                 asset_key=RAW,
                 value=customers,
-                metadata={
-                    "dagster/row_count": len(customers),
-                    **file_hash(customers),
-                    "churn_rate_percent": round(100 * float(customers[schema.target].mean()), 2),
-                    **null_counts(customers, schema),
-                    "quarantined": len(quarantined),
-                    "duplicates": file.duplicates,
-                    "erased": left_out,
-                    "source": dg.MetadataValue.path(place),
-                    **detected,
-                    **distributions(customers, *(each.name for each in charted)),
-                    **preview(customers, without=private_columns(schema)),
-                    **next_asset("cleaned_customers"),
-                },
+                metadata=raw_metadata(customers, schema, counts, place=place, detected=file.detected),
             )
         if dg.AssetKey(QUARANTINED) in context.selected_asset_keys:
             yield dg.MaterializeResult(
                 asset_key=QUARANTINED,
                 value=quarantined,
-                metadata={
-                    "dagster/row_count": len(quarantined),
-                    "share_percent": round(100 * len(quarantined) / max(file.rows - left_out, 1), 4),
-                    "allowed_percent": round(100 * schema.largest_quarantined_share, 4),
-                    **_reasons(quarantined),
-                    **preview(quarantined),
-                },
+                metadata=quarantined_metadata(quarantined, schema, rows=file.rows - left_out),
             )
 
     return [customers_file, read_customers_file]
 
 
-def without_erased(
-    file: "CustomersFile", schema: CustomerSchema, erased: ErasedCustomers
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the customers and the quarantined rows of a file that are of no erased customer."""
-    from churn_platform.decoding.named_customers import named_customers
-
-    customers, quarantined = file.customers, file.quarantined
-    if not erased:
-        return customers, quarantined
-    are_erased = erased.among(customers[schema.id].tolist())
-    name_erased = [
-        any(map(erased.__contains__, named_customers(values.encode(), schema)))
-        for values in quarantined["values"].tolist()
-    ]
-    return (
-        customers.loc[~pd.Series(are_erased, customers.index, dtype=bool)].reset_index(drop=True),
-        quarantined.loc[~pd.Series(name_erased, quarantined.index, dtype=bool)].reset_index(drop=True),
+def file_observation(file: "CustomersFile | FileRead", place: str) -> dg.AssetObservation:
+    """Return the observation of the customers file as it was read."""
+    return dg.AssetObservation(
+        FILE,
+        metadata={
+            "rows": file.rows,
+            "size_bytes": file.size_bytes,
+            "modified": dg.MetadataValue.timestamp(file.modified),
+            FILE_HASH: file.sha256,
+            "path": dg.MetadataValue.path(place),
+            **_detected(file.detected),
+        },
     )
 
 
-def _reasons(quarantined: pd.DataFrame) -> Metadata:
+def raw_metadata(
+    customers: "Frame", schema: CustomerSchema, counts: Mapping[str, int], *, place: str, detected: Mapping[str, str]
+) -> Metadata:
+    """Return the metadata of raw_customers.
+
+    Args:
+        customers: the asset's value.
+        schema: of the customers.
+        counts: how many rows of the file are not among them, by why.
+        place: path or address of the file.
+        detected: file name -> its format as text.
+    """
+    charted = [*(each for each in schema.stored if each.summary or each.bands), schema.target_column]
+    return {
+        "dagster/row_count": len(customers),
+        **file_hash(customers),
+        "churn_rate_percent": round(100 * float(customers[schema.target].mean()), 2),
+        **null_counts(customers, schema),
+        **counts,
+        "source": dg.MetadataValue.path(place),
+        **_detected(detected),
+        **distributions(customers, *(each.name for each in charted)),
+        **preview(customers, without=private_columns(schema)),
+        **next_asset("cleaned_customers"),
+    }
+
+
+def quarantined_metadata(quarantined: "Frame", schema: CustomerSchema, *, rows: int) -> Metadata:
+    """Return the metadata of quarantined_customers.
+
+    Args:
+        quarantined: the asset's value.
+        schema: of the customers.
+        rows: number of rows of the file, without those of erased customers.
+    """
+    return {
+        "dagster/row_count": len(quarantined),
+        "share_percent": round(100 * len(quarantined) / max(rows, 1), 4),
+        "allowed_percent": round(100 * schema.largest_quarantined_share, 4),
+        **_reasons(quarantined),
+        **preview(quarantined),
+    }
+
+
+def _detected(found: Mapping[str, str]) -> dict[str, str]:
+    return {"detected": ", ".join(f"{name}: {each}" for name, each in found.items())}
+
+
+def _reasons(quarantined: "Frame") -> Metadata:
     """Return the most frequent reasons and their number of rows as a table; nothing without rows."""
     counts = quarantined["reasons"].value_counts().head(MAX_REASONS)
     return rows_table("reasons", [{"reasons": str(reason), "rows": int(count)} for reason, count in counts.items()])

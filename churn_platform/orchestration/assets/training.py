@@ -19,12 +19,14 @@ from churn_platform.features.scaling import MinMaxScaler
 from churn_platform.features.transform import FeatureTransform, assemble, take_features
 from churn_platform.files.artifacts import MODELS, join
 from churn_platform.files.memory import release_unused_memory
+from churn_platform.files.stored_frame import Frame, StoredColumns, StoredFrame, blocks_of
 from churn_platform.model_store import load_bundle, save_bundle
 from churn_platform.modeling.comparison import Comparison
 from churn_platform.modeling.out_of_fold import OutOfFold
 from churn_platform.modeling.outcome_rows import WEIGHT
 from churn_platform.modeling.promotion import Decision, decide, promotion_rule
 from churn_platform.modeling.splitting import SPLIT, TEST, TRAIN, rows_of
+from churn_platform.modeling.stored_features import StoredFeatures
 from churn_platform.modeling.trained_model import TrainedModel
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.drift import Reference
@@ -53,14 +55,14 @@ from churn_platform.orchestration.resources.postgres import PostgresResource
 from churn_platform.orchestration.retries import retry_transient_errors
 from churn_platform.schema.current import customers_of
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform.scoring.bundle import ModelBundle
+from churn_platform.scoring.bundle import ModelBundle, require_same_scores
 from churn_platform.scoring.costs import CallCosts
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:
     import psycopg
 
-    from churn_platform.modeling.training import Hyperparameters, TrainingResult
+    from churn_platform.modeling.training import Features, Hyperparameters, TrainingResult
 
 APPLICATION = "churn training"
 
@@ -91,18 +93,30 @@ which version scores the stream. If somebody moves the alias in MLflow, the next
 )
 
 
-def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return the assets that train a model of a schema's customers, evaluate it and decide who is champion."""
+def training_assets(schema: CustomerSchema, *, stored: bool = False) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Return the assets that train a model of a schema's customers, evaluate it and decide who is champion.
+
+    Args:
+        schema: of the customers.
+        stored: whether rows and features are read from disk in parts, because they may be larger than memory. The
+            model is the same.
+    """
+    frame = StoredFrame if stored else pd.DataFrame
 
     @dg.asset(
         **TRAINING,
-        ins={"train_test_split": dg.AssetIn(metadata={OBJECTS: True, COLUMNS: [*schema.inputs, schema.target, SPLIT]})},
+        ins={
+            "train_features": dg.AssetIn(dagster_type=frame),
+            "train_test_split": dg.AssetIn(
+                metadata={OBJECTS: True, COLUMNS: [*schema.inputs, schema.target, SPLIT]}, dagster_type=frame
+            ),
+        },
         kinds={"xgboost", "mlflow", "postgres"},
     )
     def churn_model(
         context: dg.AssetExecutionContext,
-        train_features: pd.DataFrame,
-        train_test_split: pd.DataFrame,
+        train_features: Frame,
+        train_test_split: Frame,
         feature_imputer: Imputer,
         feature_encoder: OneHotEncoder,
         feature_scaler: MinMaxScaler,
@@ -123,13 +137,13 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
         from churn_platform.modeling import training
 
         require_one_file(train_features, train_test_split)
-        rows = rows_of(train_test_split, TRAIN, consume=True)
+        rows = _rows_of(train_test_split, TRAIN)
         with retry_transient_errors(), ending_run():
             started = time.perf_counter()
-            features = take_features(train_features, schema.feature_names)
+            features = _features_of(train_features, schema)
             release_unused_memory()  # of both frames, before fits need it
             churned = train_features[schema.target].to_numpy()
-            data_hash = training.data_hash(rows[[*schema.feature_columns, schema.target]])
+            data_hash = training.data_hash(rows, [*schema.feature_columns, schema.target])
             hyperparameters, source = _hyperparameters(context, mlflow, features, churned, schema, data_hash)
             costs = promotion_rule(settings(), schema).costs
             weights = rows[WEIGHT].to_numpy(np.float64) if WEIGHT in rows else None
@@ -140,7 +154,13 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
                 schema=schema, imputer=feature_imputer, encoder=feature_encoder, scaler=feature_scaler
             )
             bundle = _bundle(trained, transform, data_hash=data_hash, costs=costs)
-            reference = Reference.of({**columns_of(rows, schema.inputs), SCORE: trained.out_of_fold}, schema)
+            scores = {SCORE: trained.out_of_fold}
+            reference = Reference.of(
+                StoredColumns(rows, schema.inputs, scores)
+                if isinstance(rows, StoredFrame)
+                else {**columns_of(rows, schema.inputs), **scores},
+                schema,
+            )
             metrics = {**bundle.metrics, "threshold": bundle.threshold}
             mlflow.log_params({"trees": hyperparameters.trees, **hyperparameters.booster_parameters(schema)})
             mlflow.log_param("hyperparameters_from", source)
@@ -184,14 +204,17 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
 
     @dg.asset(
         **TRAINING,
-        ins={"train_test_split": dg.AssetIn(metadata={OBJECTS: True})},
+        ins={
+            "train_test_split": dg.AssetIn(metadata={OBJECTS: True}, dagster_type=frame),
+            "test_features": dg.AssetIn(dagster_type=frame),
+        },
         kinds={"xgboost", "mlflow", "postgres"},
     )
     def model_evaluation(
         context: dg.AssetExecutionContext,
         churn_model: TrainedModel,
-        train_test_split: pd.DataFrame,
-        test_features: pd.DataFrame,
+        train_test_split: Frame,
+        test_features: Frame,
         mlflow_registry: MlflowRegistry,
         postgres: PostgresResource,
     ) -> dg.MaterializeResult[Comparison]:
@@ -207,14 +230,13 @@ def training_assets(schema: CustomerSchema) -> list[dg.AssetsDefinition | dg.Ass
         from churn_platform.modeling.evaluation import evaluate
         from churn_platform.modeling.reporting import make_report
 
-        rows = rows_of(train_test_split, TEST)
-        train = rows_of(train_test_split, TRAIN, consume=True)
+        rows = _rows_of(train_test_split, TEST, consume=False)
+        train = _rows_of(train_test_split, TRAIN)
         with retry_transient_errors():
             challenger = load_bundle(churn_model.uri)
         require_same_rows(challenger, train, schema)
-        probabilities = challenger.score(columns_of(rows, schema.feature_columns))
-        prepared = assemble(columns_of(test_features, schema.feature_names), schema.feature_names)
-        challenger.require_same_scores(probabilities, prepared)
+        probabilities = _scores(challenger, rows)
+        _require_same_scores(challenger, probabilities, test_features)
         evaluation = evaluate(rows[schema.target].to_numpy(), probabilities, threshold=challenger.threshold)
         with retry_transient_errors(), postgres.connect(APPLICATION) as connection:
             model_versions.of_run(connection, churn_model.version, churn_model.run_id)
@@ -317,6 +339,37 @@ def champion_model(
     )
 
 
+def _rows_of(customers: Frame, split: str, *, consume: bool = True) -> Frame:
+    """Return the rows of a split; see `rows_of`."""
+    if isinstance(customers, StoredFrame):
+        return customers.only((customers[SPLIT] == split).to_numpy(np.bool_))
+    return rows_of(customers, split, consume=consume)
+
+
+def _features_of(prepared: Frame, schema: CustomerSchema) -> "Features":
+    """Return the features of prepared rows, which a frame in memory loses."""
+    if isinstance(prepared, StoredFrame):
+        return StoredFeatures(prepared, schema.feature_names)
+    return take_features(prepared, schema.feature_names)
+
+
+def _scores(bundle: ModelBundle, rows: Frame) -> NDArray[np.float32]:
+    """Return P(churn) of raw rows, shape (n,)."""
+    names = bundle.schema.feature_columns
+    return np.concatenate([bundle.score(columns_of(block, names)) for block in blocks_of(rows, names)])
+
+
+def _require_same_scores(bundle: ModelBundle, probabilities: NDArray[np.float32], prepared: Frame) -> None:
+    """Check that prepared features have these scores, those of their raw rows.
+
+    Raises:
+        SkewError: the number of rows differs, or any score does.
+    """
+    names = bundle.schema.feature_names
+    matrices = (assemble(columns_of(block, names), names) for block in blocks_of(prepared, names))
+    require_same_scores(probabilities, np.concatenate([bundle.score_features(each) for each in matrices]))
+
+
 def _bundle(
     trained: "TrainingResult", transform: FeatureTransform, *, data_hash: str, costs: CallCosts | None
 ) -> ModelBundle:
@@ -336,7 +389,7 @@ def _register(
     context: dg.AssetExecutionContext,
     mlflow: ModuleType,
     bundle: ModelBundle,
-    rows: pd.DataFrame,
+    rows: Frame,
     mlflow_registry: MlflowRegistry,
     postgres: PostgresResource,
 ) -> int:
@@ -395,7 +448,7 @@ def _missing_in_mlflow(context: dg.AssetExecutionContext, *steps: Callable[[], N
 def _hyperparameters(
     context: dg.AssetExecutionContext,
     mlflow: ModuleType,
-    features: NDArray[np.float32],
+    features: "Features",
     churned: NDArray[np.int64],
     schema: CustomerSchema,
     data_hash: str,
@@ -405,7 +458,7 @@ def _hyperparameters(
     from churn_platform.modeling import training, tuning
 
     trials = settings().training.tuning_trials
-    if not trials:
+    if not trials or isinstance(features, StoredFeatures):  # the settings allow no search for stored ones
         return training.Hyperparameters(), "committed"
     study = f"churn {data_hash[:16]} {schema.fingerprint[:8]} {tuning.STUDY_VERSION}"
 

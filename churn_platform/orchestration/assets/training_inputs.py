@@ -6,20 +6,13 @@ from typing import TYPE_CHECKING, Final
 import dagster as dg
 
 from churn_platform.modeling.exceptions import TrainingDataError
+from churn_platform.modeling.file_attributes import FILE_HASH
 from churn_platform.settings import settings
 
 if TYPE_CHECKING:  # the code server starts without pandas
-    import pandas as pd
-
+    from churn_platform.files.stored_frame import Frame
     from churn_platform.schema.customer_schema import CustomerSchema
     from churn_platform.scoring.bundle import ModelBundle
-
-FILE_HASH: Final = "sha256"
-"""Name of metadata: SHA-256 of the customers file, from raw_customers to the model."""
-
-FILE_ROWS: Final = "file_rows"
-QUARANTINED_ROWS: Final = "quarantined_rows"
-"""Attributes of the customers' frame: rows of the file, and those that break a rule of the customer schema."""
 
 OUTCOMES_HASH: Final = "outcomes_sha256"
 """Name of metadata: SHA-256 of the labelled customers that a model was trained on besides the file."""
@@ -34,20 +27,7 @@ SPLIT_CUSTOMERS: Final = dg.AssetKey("train_test_split")
 LABELLED: Final = dg.AssetKey("labelled_customers")
 
 
-def with_file(frame: "pd.DataFrame", *, sha256: str, rows: int, quarantined: int) -> "pd.DataFrame":
-    """Record in the frame the customers file that it was made from. It is stored with the rows.
-
-    Args:
-        frame: the customers.
-        sha256: hexadecimal SHA-256 of the file.
-        rows: number of its rows.
-        quarantined: number of rows that break a rule.
-    """
-    frame.attrs = {FILE_HASH: sha256, FILE_ROWS: rows, QUARANTINED_ROWS: quarantined}
-    return frame
-
-
-def file_hash(frame: "pd.DataFrame") -> dict[str, str]:
+def file_hash(frame: "Frame") -> dict[str, str]:
     """Return the SHA-256 of the customers file that these rows come from, as metadata.
 
     It is read from the frame, because the latest upstream materialization may belong to newer rows.
@@ -55,12 +35,12 @@ def file_hash(frame: "pd.DataFrame") -> dict[str, str]:
     return {FILE_HASH: str(frame.attrs[FILE_HASH])} if FILE_HASH in frame.attrs else {}
 
 
-def outcomes_hash(frame: "pd.DataFrame") -> dict[str, str]:
+def outcomes_hash(frame: "Frame") -> dict[str, str]:
     """Return the SHA-256 of the labelled customers among these rows, as metadata; nothing if there are none."""
     return {OUTCOMES_HASH: str(frame.attrs[OUTCOMES_HASH])} if OUTCOMES_HASH in frame.attrs else {}
 
 
-def require_one_file(train_features: "pd.DataFrame", train_test_split: "pd.DataFrame") -> None:
+def require_one_file(train_features: "Frame", train_test_split: "Frame") -> None:
     """Check that both were made from the same customers file.
 
     Raises:
@@ -75,7 +55,7 @@ def require_one_file(train_features: "pd.DataFrame", train_test_split: "pd.DataF
         )
 
 
-def require_same_rows(challenger: "ModelBundle", train: "pd.DataFrame", schema: "CustomerSchema") -> None:
+def require_same_rows(challenger: "ModelBundle", train: "Frame", schema: "CustomerSchema") -> None:
     """Check that the model was trained on the training split as it is now. Another one may overlap the test split.
 
     Raises:
@@ -89,7 +69,7 @@ def require_same_rows(challenger: "ModelBundle", train: "pd.DataFrame", schema: 
             f"{schema.fingerprint[:12]}.",
             remedy="Run data_preparation_job, then training_job.",
         )
-    current = data_hash(train[[*challenger.schema.feature_columns, challenger.schema.target]])
+    current = data_hash(train, [*challenger.schema.feature_columns, challenger.schema.target])
     if challenger.data_hash != current:
         raise TrainingDataError(
             f"churn_model was trained on rows with hash {challenger.data_hash}; the training split now has {current}: "

@@ -14,6 +14,7 @@ from churn_platform.settings import settings
 if TYPE_CHECKING:  # the code server and the streaming run start without pandas
     import pandas as pd
 
+    from churn_platform.files.stored_frame import Frame
     from churn_platform.schema.customer_schema import CustomerSchema
 
 MAX_CATEGORIES = 20  # bars of a chart: a column that takes any text may have thousands of values
@@ -39,7 +40,7 @@ def chart_metadata(chart: charts.Chart, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(charts.markdown(chart, alt))
 
 
-def distributions(frame: "pd.DataFrame", *columns: str) -> Metadata:
+def distributions(frame: "Frame", *columns: str) -> Metadata:
     """Return one chart per column: a histogram of numbers or years, a bar for each of the most frequent texts."""
     names = columns[:MAX_CHARTS]
     with ThreadPoolExecutor(CHART_THREADS) as pool:
@@ -62,7 +63,7 @@ def private_columns(schema: "CustomerSchema") -> list[str]:
     return [column.name for column in schema.columns if column.kind == "text" and column.name != schema.id]
 
 
-def null_counts(frame: "pd.DataFrame", schema: "CustomerSchema") -> dict[str, int]:
+def null_counts(frame: "Frame", schema: "CustomerSchema") -> dict[str, int]:
     """Return the number of missing values of each column that may have some and that something reads."""
     return {
         f"null_{column.column}": int(frame[column.name].isna().sum())
@@ -71,7 +72,7 @@ def null_counts(frame: "pd.DataFrame", schema: "CustomerSchema") -> dict[str, in
     }
 
 
-def preview(frame: "pd.DataFrame", *, without: Collection[str] = ()) -> Metadata:
+def preview(frame: "Frame", *, without: Collection[str] = ()) -> Metadata:
     """Return the first PREVIEW_ROWS rows of a frame, without some columns; nothing if PREVIEW_ROWS is 0."""
     rows = frame.head(settings().dagster.preview_rows).drop(columns=[name for name in without if name in frame])
     dates = {str(name): rows[name].dt.strftime("%Y-%m-%d") for name in rows.select_dtypes("datetime")}

@@ -7,6 +7,7 @@ import psycopg
 from churn_platform.database import model_versions
 from churn_platform.database.connections import connect
 from churn_platform.features.columns import columns_of
+from churn_platform.files.stored_frame import Frame, StoredColumns, StoredFrame
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.drift import Reference, Thresholds, count_features, measure_drift
 from churn_platform.monitoring.verdicts import Verdict
@@ -17,20 +18,29 @@ APPLICATION = "churn preparation"
 CHECK = "drift_from_champion"
 
 
-def file_drift_check(schema: CustomerSchema, monitoring: MonitoringSettings) -> dg.AssetChecksDefinition:
-    """Return a check of cleaned_customers that warns and never blocks."""
+def file_drift_check(
+    schema: CustomerSchema, monitoring: MonitoringSettings, *, stored: bool = False
+) -> dg.AssetChecksDefinition:
+    """Return a check of cleaned_customers that warns and never blocks.
+
+    Args:
+        schema: of the customers.
+        monitoring: the thresholds.
+        stored: whether the check reads one column after the other, because the customers may be larger than memory.
+    """
     thresholds = Thresholds(
         shifted=monitoring.drift_shifted, far=monitoring.drift_far, min_rows=monitoring.drift_least_predictions
     )
 
-    @dg.asset_check(
+    decorated = dg.asset_check(
         asset="cleaned_customers",
         name=CHECK,
         description=f"Expected: no feature has a PSI of {thresholds.shifted:g} or more against the champion's training "
         f"data. It is a warning: a model that is trained on these customers may be the remedy.",
         compute_kind="pandas",
     )
-    def drift_from_champion(cleaned_customers: pd.DataFrame) -> dg.AssetCheckResult:
+
+    def drift(customers: Frame) -> dg.AssetCheckResult:
         try:
             version, reference = _champion_reference()
         except (SettingsError, psycopg.Error) as error:
@@ -39,7 +49,10 @@ def file_drift_check(schema: CustomerSchema, monitoring: MonitoringSettings) -> 
             return _result([], {"champion": "none"}, alike="there is no champion to compare with")
         known = [name for name in schema.inputs if name in reference.features]
         compared = Reference({name: reference.features[name] for name in known})
-        observed = count_features(compared, columns_of(cleaned_customers, known))
+        observed = count_features(
+            compared,
+            StoredColumns(customers, known) if isinstance(customers, StoredFrame) else columns_of(customers, known),
+        )
         drifts = {name: measure_drift(compared.features[name], counted) for name, counted in observed.items()}
         verdicts = {name: drift.verdict(thresholds) for name, drift in drifts.items()}
         shifted = [
@@ -50,7 +63,13 @@ def file_drift_check(schema: CustomerSchema, monitoring: MonitoringSettings) -> 
         largest = max((each.psi for each in drifts.values()), default=0.0)
         return _result(shifted, {"champion": version, "largest_psi": largest})
 
-    return drift_from_champion
+    def drift_from_champion(cleaned_customers: pd.DataFrame) -> dg.AssetCheckResult:
+        return drift(cleaned_customers)
+
+    def drift_of_stored(cleaned_customers: StoredFrame) -> dg.AssetCheckResult:
+        return drift(cleaned_customers)
+
+    return decorated(drift_of_stored if stored else drift_from_champion)
 
 
 def _champion_reference() -> tuple[int | None, Reference | None]:

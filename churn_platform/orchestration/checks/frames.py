@@ -10,6 +10,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from churn_platform.files.stored_frame import Frame, StoredFrame
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.pieces import all_different
 
@@ -32,7 +33,7 @@ class Rule:
 
     name: str
     expected: str
-    violations: Callable[[pd.DataFrame], list[str]]
+    violations: Callable[[Frame], list[str]]
     blocking: bool = True
 
 
@@ -42,7 +43,7 @@ def schema_rule(dtypes: Mapping[str, str]) -> Rule:
     Texts are `object`, whether the frame holds them as objects or as categories.
     """
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         found = {
             str(name): "object" if isinstance(dtype, pd.CategoricalDtype) else str(dtype)
             for name, dtype in frame.dtypes.items()
@@ -59,9 +60,9 @@ def schema_rule(dtypes: Mapping[str, str]) -> Rule:
 def nulls_rule(columns: Sequence[str], schema: CustomerSchema) -> Rule:
     """Return the rule that the columns have no nulls. A missing column counts as all null."""
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         # Column by column: pandas would copy the frame for a question about all of them.
-        nulls = {name: frame[name][frame[name].isna()] if name in frame else frame for name in columns}
+        nulls = {name: _nulls(frame[name]) if name in frame else frame for name in columns}
         return [f"{name} is null in {_share(rows, frame, schema)}" for name, rows in nulls.items() if len(rows)]
 
     return Rule("nulls", f"no null in {', '.join(columns)}", violations)
@@ -70,7 +71,7 @@ def nulls_rule(columns: Sequence[str], schema: CustomerSchema) -> Rule:
 def ranges_rule(ranges: Mapping[str, Bounds], schema: CustomerSchema) -> Rule:
     """Return the rule that values are in the range of their column, bounds included. Nulls are ignored."""
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         wrong = [f"{name} is missing" for name in ranges if name not in frame]
         for name, (minimum, maximum) in ranges.items():
             if name not in frame:
@@ -89,7 +90,7 @@ def ranges_rule(ranges: Mapping[str, Bounds], schema: CustomerSchema) -> Rule:
 def categories_rule(categories: Mapping[str, Sequence[str]], schema: CustomerSchema) -> Rule:
     """Return the rule that values are categories of their column. Nulls are ignored."""
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         wrong = [f"{name} is missing" for name in categories if name not in frame]
         for name, known in categories.items():
             values = frame[name] if name in frame else pd.Series(dtype="object")
@@ -113,12 +114,13 @@ def unique_rule(name: str, schema: CustomerSchema) -> Rule:
     """Return the rule that no two rows have the same value in this column, copies of a row included."""
     counted = {column.name for column in schema.columns if column.counted}  # differs even in copies of a row
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         if name not in frame:
             return [f"{name} is missing"]
         if all_different(frame[name].to_numpy()):  # in a tenth of the time that finding the repeated ones takes
             return []
-        repeated = frame[frame[name].duplicated(keep=False)]
+        is_repeated = frame[name].duplicated(keep=False).to_numpy()
+        repeated = frame.where_rows(is_repeated) if isinstance(frame, StoredFrame) else frame[is_repeated]
         distinct = repeated.drop_duplicates(subset=[column for column in frame if column not in counted])[name]
         differs = repeated[name].isin(distinct[distinct.duplicated()])
         return [
@@ -137,32 +139,46 @@ def unique_rule(name: str, schema: CustomerSchema) -> Rule:
 def column_order_rule(columns: Sequence[str]) -> Rule:
     """Return the rule that the frame has exactly these columns, in this order."""
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         found = [str(name) for name in frame.columns]
         return [] if found == list(columns) else [f"the columns are {', '.join(found)}"]
 
     return Rule("column_order", ", ".join(columns), violations)
 
 
-def frame_checks(asset: str, rules: Sequence[Rule]) -> dg.AssetChecksDefinition:
-    """Return checks of an asset whose value is a frame. The frame is loaded once for all of them."""
+def frame_checks(asset: str, rules: Sequence[Rule], *, stored: bool = False) -> dg.AssetChecksDefinition:
+    """Return checks of an asset whose value is a frame.
+
+    Args:
+        asset: name of the asset.
+        rules: one check each.
+        stored: whether the checks read one column after the other, because the frame may be larger than memory.
+            Otherwise it is loaded once for all of them.
+    """
     key = dg.AssetKey(asset)
     specs = [
         dg.AssetCheckSpec(rule.name, asset=key, blocking=rule.blocking, description=f"Expected: {rule.expected}.")
         for rule in rules
     ]
 
-    @dg.multi_asset_check(
+    decorated = dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks",
         specs=specs,
         ins={"frame": dg.AssetIn(key)},
         compute_kind="pandas",
     )
-    def checks(frame: pd.DataFrame) -> Iterator[dg.AssetCheckResult]:
-        for rule in rules:
-            yield _result(key, rule, frame)
 
-    return checks
+    def checks(frame: pd.DataFrame) -> Iterator[dg.AssetCheckResult]:
+        yield from (_result(key, rule, frame) for rule in rules)
+
+    def checks_of_stored(frame: StoredFrame) -> Iterator[dg.AssetCheckResult]:
+        yield from (_result(key, rule, frame) for rule in rules)
+
+    return decorated(checks_of_stored if stored else checks)
+
+
+def _nulls(values: pd.Series) -> pd.Series:
+    return values[values.isna()]
 
 
 def _span(minimum: float | date, maximum: float | date) -> str:
@@ -179,7 +195,7 @@ def _digits(bound: float | date) -> str:
     return f"{bound:,.10g}" if isinstance(bound, float) else f"{bound:,}"
 
 
-def _share(some: pd.DataFrame | pd.Series, frame: pd.DataFrame, schema: CustomerSchema) -> str:
+def _share(some: Frame | pd.Series, frame: Frame, schema: CustomerSchema) -> str:
     """Return the number of rows and, if the frame has them, the ids of the first ones."""
     share = f"{len(some):,} of {len(frame):,} rows"
     if schema.id not in frame:
@@ -189,7 +205,7 @@ def _share(some: pd.DataFrame | pd.Series, frame: pd.DataFrame, schema: Customer
     return f"{share} ({schema.id} {', '.join(map(str, ids))}{more})"
 
 
-def _result(key: dg.AssetKey, rule: Rule, frame: pd.DataFrame) -> dg.AssetCheckResult:
+def _result(key: dg.AssetKey, rule: Rule, frame: Frame) -> dg.AssetCheckResult:
     violations = rule.violations(frame)
     found = "; ".join(violations) or f"as expected in {len(frame):,} rows"
     return dg.AssetCheckResult(

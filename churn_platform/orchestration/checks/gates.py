@@ -2,10 +2,9 @@
 
 from typing import Final
 
-import pandas as pd
-
+from churn_platform.files.stored_frame import Frame
+from churn_platform.modeling.file_attributes import FILE_ROWS, QUARANTINED_ROWS
 from churn_platform.modeling.splitting import MIN_CUSTOMERS_OF_EACH_OUTCOME
-from churn_platform.orchestration.assets.training_inputs import FILE_ROWS, QUARANTINED_ROWS
 from churn_platform.orchestration.checks.frames import Rule
 from churn_platform.schema.customer_schema import CustomerSchema
 
@@ -21,7 +20,7 @@ def quarantine_rule(schema: CustomerSchema) -> Rule:
     """Return the rule that no larger share of the file's rows is quarantined than the schema allows."""
     largest = schema.largest_quarantined_share
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         rows, quarantined = int(frame.attrs.get(FILE_ROWS, len(frame))), int(frame.attrs.get(QUARANTINED_ROWS, 0))
         if quarantined <= largest * rows:
             return []
@@ -36,7 +35,7 @@ def quarantine_rule(schema: CustomerSchema) -> Rule:
 def rows_rule() -> Rule:
     """Return the rule that there are enough customers to train and evaluate a model."""
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         return [] if len(frame) >= MIN_ROWS else [f"{len(frame):,} customers"]
 
     return Rule("row_count", f"{MIN_ROWS:,} or more customers", violations)
@@ -45,7 +44,7 @@ def rows_rule() -> Rule:
 def class_balance_rule(schema: CustomerSchema) -> Rule:
     """Return the rule that neither outcome is too rare."""
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         left = int(frame[schema.target].sum())
         stayed = len(frame) - left
         rarer = min(left, stayed)
@@ -64,7 +63,7 @@ def class_balance_rule(schema: CustomerSchema) -> Rule:
 def churn_rate_rule(schema: CustomerSchema) -> Rule:
     """Return the rule that more customers stayed than left. It only warns: `left` of the schema may be wrong."""
 
-    def violations(frame: pd.DataFrame) -> list[str]:
+    def violations(frame: Frame) -> list[str]:
         rate = float(frame[schema.target].mean()) if len(frame) else 0.0
         if rate <= MAX_CHURN_RATE:
             return []

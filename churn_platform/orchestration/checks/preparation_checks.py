@@ -27,16 +27,19 @@ from churn_platform.settings import MonitoringSettings
 UNBOUNDED: Final = math.inf
 
 
-def preparation_checks(schema: CustomerSchema, monitoring: MonitoringSettings) -> list[dg.AssetChecksDefinition]:
+def preparation_checks(
+    schema: CustomerSchema, monitoring: MonitoringSettings, *, stored: bool = False
+) -> list[dg.AssetChecksDefinition]:
     """Return the checks of the prepared data of a schema.
 
     Args:
         schema: states types, ranges and categories, and how many rows may break them.
         monitoring: from which PSI on the customers of a new file count as others than those of the champion.
+        stored: whether the checks read one column after the other, because the data may be larger than memory.
     """
     scaled = dict.fromkeys(schema.scaled, (0.0, 1.0))
     return [
-        frame_checks("raw_customers", [quarantine_rule(schema), *raw_rules(schema)]),
+        frame_checks("raw_customers", [quarantine_rule(schema), *raw_rules(schema)], stored=stored),
         frame_checks(
             "cleaned_customers",
             [
@@ -45,11 +48,12 @@ def preparation_checks(schema: CustomerSchema, monitoring: MonitoringSettings) -
                 class_balance_rule(schema),
                 churn_rate_rule(schema),
             ],
+            stored=stored,
         ),
-        file_drift_check(schema, monitoring),
+        file_drift_check(schema, monitoring, stored=stored),
         # The scaler is fitted on the training split, so only there all scaled values are in 0..1.
-        frame_checks("train_features", feature_rules(schema, scaled)),
-        frame_checks("test_features", feature_rules(schema)),
+        frame_checks("train_features", feature_rules(schema, scaled), stored=stored),
+        frame_checks("test_features", feature_rules(schema), stored=stored),
     ]
 
 

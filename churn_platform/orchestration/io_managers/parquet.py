@@ -1,17 +1,18 @@
 """The IO manager of preparation and training: frames as Parquet, fitted steps as JSON, one file per asset."""
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import BinaryIO, Final, Protocol, Self, runtime_checkable
 
 import dagster as dg
 import pandas as pd
 
-from churn_platform.files.artifacts import ASSETS, claim, join, reading, writing
+from churn_platform.files.artifacts import ASSETS, claim, join, reading, reading_ranges, writing
 from churn_platform.files.exceptions import ArtifactNotFoundError
 from churn_platform.files.memory import release_unused_memory
 from churn_platform.files.parquet import read_parquet, write_parquet
+from churn_platform.files.stored_frame import StoredFrame
 from churn_platform.orchestration.retries import in_io_manager, retry_transient_errors
 from churn_platform.settings import settings
 
@@ -79,15 +80,20 @@ class ParquetIOManager(dg.ConfigurableIOManager):
                 size = file.tell()
         context.add_output_metadata({"dagster/uri": uri, "file_size_bytes": size})
 
-    def load_input(self, context: dg.InputContext) -> pd.DataFrame | JsonDocument:
+    def load_input(self, context: dg.InputContext) -> pd.DataFrame | StoredFrame | JsonDocument:
         """Read the value of an asset as the type that the input is annotated with.
 
         Raises:
             MissingAssetFileError: the asset has no file yet.
             ArtifactStoreError: the S3 server rejects the request or cannot be reached.
-            TypeError: the input's annotation is neither DataFrame nor a type with from_json.
+            TypeError: the input's annotation is none of DataFrame, StoredFrame and a type with from_json.
         """
         wanted = context.dagster_type.typing_type
+        if wanted is StoredFrame:
+            with self._file(context, "parquet", reading_ranges) as file:
+                file.seek(0)
+            objects = bool((context.definition_metadata or {}).get(OBJECTS))
+            return StoredFrame(self._uri(context.asset_key, "parquet"), objects=objects)
         if wanted is pd.DataFrame:
             gc.collect()  # finished steps leave frames in reference cycles
             release_unused_memory()
@@ -99,15 +105,20 @@ class ParquetIOManager(dg.ConfigurableIOManager):
                 document: JsonDocument = wanted.from_json(file.read().decode())
             return document
         raise TypeError(
-            f"Input {context.name} of {context.asset_key.to_user_string()} is annotated {wanted}, expected DataFrame "
-            f"or a type with from_json. Correct the annotation of the asset or check that reads it."
+            f"Input {context.name} of {context.asset_key.to_user_string()} is annotated {wanted}, expected DataFrame, "
+            f"StoredFrame or a type with from_json. Correct the annotation of the asset or check that reads it."
         )
 
     @contextmanager
-    def _file(self, context: dg.InputContext, extension: str) -> Iterator[BinaryIO]:
+    def _file(
+        self,
+        context: dg.InputContext,
+        extension: str,
+        opened: Callable[[str], AbstractContextManager[BinaryIO]] = reading,
+    ) -> Iterator[BinaryIO]:
         uri, name = self._uri(context.asset_key, extension), context.asset_key.to_user_string()
         try:
-            with retry_transient_errors(attempts_before=in_io_manager(context)), reading(uri) as file:
+            with retry_transient_errors(attempts_before=in_io_manager(context)), opened(uri) as file:
                 yield file
         except ArtifactNotFoundError as error:
             raise MissingAssetFileError(

@@ -22,13 +22,13 @@ from churn_platform.database.migrations import upgrade
 from churn_platform.files.parquet import from_parquet
 from churn_platform.local.stack import Stack
 from churn_platform.model_store import load_bundle
+from churn_platform.modeling.file_attributes import FILE_HASH
 from churn_platform.modeling.splitting import TEST, TRAIN, rows_of
 from churn_platform.monitoring import lookups
 from churn_platform.monitoring.drift import Reference
 from churn_platform.orchestration.assets.preparation import preparation_assets
 from churn_platform.orchestration.assets.raw import raw_assets
 from churn_platform.orchestration.assets.training import training_assets
-from churn_platform.orchestration.assets.training_inputs import FILE_HASH
 from churn_platform.orchestration.checks.preparation_checks import preparation_checks
 from churn_platform.orchestration.io_managers.parquet import OBJECTS, MissingAssetFileError, ParquetIOManager
 from churn_platform.orchestration.jobs import data_preparation_job, training_job

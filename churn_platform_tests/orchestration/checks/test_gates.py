@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from churn_platform.orchestration.assets.training_inputs import with_file
+from churn_platform.modeling.file_attributes import file_attributes
 from churn_platform.orchestration.checks.gates import (
     MIN_ROWS,
     churn_rate_rule,
@@ -20,7 +20,8 @@ def customers(left: int, stayed: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("quarantined", "passes"), [(0, True), (10, True), (11, False)])
 def test_more_quarantined_rows_than_the_schema_allows_are_a_violation(quarantined: int, passes: bool) -> None:
-    rows = with_file(customers(10, 979), sha256="", rows=1_000, quarantined=quarantined)
+    rows = customers(10, 979)
+    rows.attrs |= file_attributes(sha256="", rows=1_000, quarantined=quarantined)
 
     violations = quarantine_rule(BANK).violations(rows)
 
