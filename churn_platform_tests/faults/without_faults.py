@@ -101,7 +101,8 @@ class Requests:
 
     def _send(self, client: httpx.Client, part: str, request: httpx.Request) -> None:
         try:
-            result = str(client.send(request).status_code)
+            answer = client.send(request)
+            result = "200" if answer.status_code == 200 else f"{answer.status_code}, {answer.text[:200]}"
         except httpx.TransportError as error:
             result = repr(error)
         self.answers[f"{part}: {result}"] += 1
@@ -213,6 +214,8 @@ def watched_platform(program: str, folder: Path, given: dict[str, str], load: Lo
 
 
 def _train(platform: FaultyPlatform) -> None:
-    """Train a champion as an operator does."""
+    """Train a champion as an operator does, and wait until the API has loaded it: it looks for one every second."""
     for job in ("data_preparation_job", "training_job"):
         platform.launch(job)
+    ready = f"{platform.stack.addresses['api']}/readyz"
+    wait_until(lambda: httpx.get(ready, trust_env=False).status_code == 200, TIMEOUT, "the API to be ready")
