@@ -17,8 +17,11 @@ RATE_WINDOW: Final = "5m"
 """Of rates and percentiles: twenty scrapes at 15 s each, and thirty runs of the duty that adds up latencies."""
 API_ROUTES: Final = 'route=~"/v1/.*"'
 """What programs ask for. The others are of Prometheus and of health checks: many, and always answered."""
+_FAILED: Final = f'{API_ROUTES},status=~"5.."'
 API_MAX_ERRORS: Final = 0.05
 """Share of the requests with an answer of 5xx from which an alert fires. An API that works answers none with 5xx."""
+API_LEAST_ERRORS: Final = 10
+"""Number of such answers within RATE_WINDOW below which no alert fires: one of few requests at night wakes nobody."""
 STALE_SECONDS: Final = 60
 """Operator conditions are evaluated every 10 s, and Kafka may take two time-outs of 5 s."""
 
@@ -85,8 +88,7 @@ def api_percentile(share: float) -> str:
 
 def api_error_share() -> str:
     """Return the share of the API's answers that are 5xx, 0..1. Not a number without requests."""
-    errors = api_rate(metrics.API_REQUESTS, f'{API_ROUTES},status=~"5.."')
-    return f"({errors} or vector(0)) / {api_rate(metrics.API_REQUESTS)}"
+    return f"({api_rate(metrics.API_REQUESTS, _FAILED)} or vector(0)) / {api_rate(metrics.API_REQUESTS)}"
 
 
 def alert_of(condition: Condition) -> Alert:
@@ -152,10 +154,12 @@ WORKER_ALERTS: Final = (
 API_ALERTS: Final = (
     Alert(
         name="ChurnApiErrors",
-        expression=f"{api_error_share()} > {API_MAX_ERRORS}",
+        expression=f"{api_error_share()} > {API_MAX_ERRORS} "
+        f"and sum (increase({metrics.API_REQUESTS.name}{{{_FAILED}}}[{RATE_WINDOW}])) >= {API_LEAST_ERRORS}",
         lasts="2m",
         severity="critical",
-        summary=f"More than {API_MAX_ERRORS:.0%} of the requests to the prediction API fail.",
+        summary=f"More than {API_MAX_ERRORS:.0%} of the requests to the prediction API fail, and at least "
+        f"{API_LEAST_ERRORS} of them.",
         description="'churn status' shows whether the API and PostgreSQL run, and 'churn logs api' the errors. 503 "
         "means that there is no champion, that the database does not answer, or that too many customers wait.",
     ),

@@ -94,9 +94,31 @@ def test_an_alert_fires_once_however_many_workers_there_are_and_resolves(
             "description": alert.description,
         },
     }
-    expected: list[tuple[str, list[dict[str, Any]]]] = [("1m", []), ("6m30s", [firing]), ("11m", [])]
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules_file()))
-    (tmp_path / "tests.yml").write_text(
+    check(promtool, tmp_path, alert, input_series, [("1m", []), ("6m30s", [firing]), ("11m", [])])
+
+
+def test_a_few_failed_requests_to_the_api_wake_nobody(promtool: str, tmp_path: Path) -> None:
+    (alert,) = (each for each in ALERTS if each.name == "ChurnApiErrors")
+    route = 'method="POST",route="/v1/predictions",'
+    # three of the four requests in a quarter of an hour fail
+    input_series = [
+        *series(f'{API_REQUESTS.name}{{{route}status="200",', "0x8 1x51"),
+        *series(f'{API_REQUESTS.name}{{{route}status="503",', "0x12 1x4 2x4 3x39"),
+    ]
+
+    check(promtool, tmp_path, alert, input_series, [(f"{minute}m", []) for minute in range(15)])
+
+
+def check(
+    promtool: str,
+    folder: Path,
+    alert: Alert,
+    input_series: list[dict[str, str]],
+    expected: list[tuple[str, list[dict[str, Any]]]],
+) -> None:
+    """Let promtool check which alerts fire, by time since the series began."""
+    (folder / "rules.yml").write_text(yaml.safe_dump(rules_file()))
+    (folder / "tests.yml").write_text(
         yaml.safe_dump(
             {
                 "rule_files": ["rules.yml"],
@@ -113,7 +135,7 @@ def test_an_alert_fires_once_however_many_workers_there_are_and_resolves(
             }
         )
     )
-    assert "SUCCESS" in run(promtool, "test", "rules", tmp_path / "tests.yml")
+    assert "SUCCESS" in run(promtool, "test", "rules", folder / "tests.yml")
 
 
 def test_every_condition_has_an_alert_and_names_differ() -> None:
