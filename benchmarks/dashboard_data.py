@@ -134,6 +134,7 @@ _LIVE: Final = """
     select day::date, %(version)s, 30, 20000, 4100, 0.85 - 0.02 * random(), 0.004, 0.86, 0.6, 0.6, 0.1, 0.02, 0.21,
         0.205
     from generate_series(now() - %(days)s * interval '1 day', now(), interval '1 day') as g (day)
+    on conflict do nothing
 """
 _EFFECT: Final = """
     insert into retention_effect (
@@ -149,6 +150,7 @@ _EFFECT: Final = """
         union all
         select 'all', s.key, s.value from customer_segment_summary c, jsonb_each_text(c.segments) as s group by 2, 3
     ) as r
+    on conflict do nothing
 """
 
 
