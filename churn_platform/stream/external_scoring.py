@@ -156,10 +156,10 @@ def _require_ordered(config: StreamConfig, order: ScoringOrder, events: int | No
     topic, batch = order.source.topic, order.source.batch
     with connect(config.dsn, autocommit=True, application_name=f"churn staging {batch}") as connection:
         found = spark_staging.find(connection, order.attempt)
+        if found is None or found.finished is None:
+            raise _UnusableAttemptError("it has not finished; the engine's log has the cause")
         staged = spark_staging.staged_partitions(connection, order.attempt)
         twice = spark_staging.staged_twice(connection, order.attempt)
-    if found is None or found.finished is None:
-        raise _UnusableAttemptError("it has not finished; the engine's log has the cause")
     foreign = sum(each.foreign for each in staged.values())
     if foreign:
         raise _UnusableAttemptError(

@@ -164,6 +164,7 @@ def _dump(connection: psycopg.Connection, dsn: str, snapshot: str, target: str) 
                 program,
                 "--format=custom",
                 "--no-password",
+                "--no-unlogged-table-data",  # what Spark has staged is scored again
                 f"--snapshot={snapshot}",
                 f"--file={file}",
                 f"--dbname={conninfo}",

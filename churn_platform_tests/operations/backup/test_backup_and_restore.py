@@ -4,13 +4,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from churn_platform.database import environments
+from churn_platform.database import environments, spark_staging
 from churn_platform.database.migrations import upgrade
 from churn_platform.local.stack import Stack
 from churn_platform.operations.backup import manifest
@@ -118,6 +119,40 @@ def test_a_backup_of_a_live_database_is_restored_and_recovered(
         assert found.reconciled.lost == 12
         assert again.stream().events == 12
         assert again.table_ids() == stream.published_ids() == again.published_ids()
+        assert [invariant.violations for invariant in check_invariants(again.config) if not invariant.holds] == []
+
+
+@pytest.mark.slow
+def test_a_backup_from_before_a_change_of_the_lanes_is_restored_and_continued_by_the_new_lanes(
+    stack: Stack,
+    stream: Stream,
+    artifacts_root: str,
+    empty_database: str,
+    tmp_path: Path,
+    bank_schema: CustomerSchema,
+) -> None:
+    stream.send([event(number) for number in range(9)])
+    stream.stream()
+    staged = uuid4()
+    spark_staging.begin(stream.connection, staged, batch="batch", model_version=1)
+    spark_staging.begin_task(stream.connection, staged, kafka_partition=0, first_offset=0)
+    backup = tmp_path / "backup"
+    back_up(source_of(stack, stream, artifacts_root), str(backup), silent)
+    stream.send([event(number) for number in range(9, 21)])
+    for lane in stream.want_lanes(2):
+        stream.materialize(stream.plan(lane))
+    restore_into(
+        Target(owner_dsn=empty_database, schema=bank_schema, artifacts_root=str(tmp_path / "moved")), str(backup)
+    )
+
+    here = make_conninfo(stream.config.dsn, dbname=str(conninfo_to_dict(empty_database)["dbname"]))
+    with Stream(with_changes(stream.config, dsn=here, lanes=2)) as again:
+        assert again.value("select count(*) from spark_tasks") == 0
+        assert recover(again.config, silent).reconciled.lost == 12
+        for lane in again.want_lanes(2):
+            again.materialize(again.plan(lane))
+        assert len(again.table_ids()) == 21
+        assert again.table_ids() == again.published_ids()
         assert [invariant.violations for invariant in check_invariants(again.config) if not invariant.holds] == []
 
 
