@@ -13,7 +13,7 @@ import pytest
 
 from churn_platform.database import erased_customers
 from churn_platform.definitions import build_defs
-from churn_platform.files.parquet import read_parquet
+from churn_platform.files.artifacts import ASSETS, find_files, join, list_names, read_bytes, write_bytes
 from churn_platform.files.stored_frame import StoredFrame
 from churn_platform.local.stack import Stack
 from churn_platform.model_store import load_bundle
@@ -28,6 +28,7 @@ from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.generator import generate_customers
 from churn_platform.schema.subscribers import generate_subscribers
 from churn_platform.settings import MonitoringSettings, settings
+from churn_platform.spark.preparation_engine import STAGING
 from churn_platform_tests.features.customers import BANK, SUBSCRIBERS
 from churn_platform_tests.orchestration.assets.test_preparation_and_training import new_batch_side
 from churn_platform_tests.spark.customers import bank_folder
@@ -53,15 +54,18 @@ STEPS = ("feature_imputer", "feature_encoder", "feature_scaler")
 
 @dataclass
 class Prepared:
-    """The result of a preparation: its folder of assets, and what Dagster shows of it."""
+    """The result of a preparation: the folder or prefix of its assets, and what Dagster shows of it."""
 
-    assets: Path
+    assets: str
     run: dg.ExecuteInProcessResult
 
     def frame(self, asset: str) -> pd.DataFrame:
         """Return the frame of an asset."""
-        with (self.assets / f"{asset}.parquet").open("rb") as file:
-            return read_parquet(file)
+        return StoredFrame(join(self.assets, f"{asset}.parquet"), objects=True).rows()
+
+    def step(self, asset: str) -> bytes:
+        """Return the file of a fitted step."""
+        return read_bytes(join(self.assets, f"{asset}.json"))
 
     def metadata(self) -> dict[str, dict[str, str]]:
         """Return the metadata of each asset, without places and sizes of files."""
@@ -83,7 +87,7 @@ class Prepared:
         }
 
 
-def prepare(schema: CustomerSchema, artifacts: Path, *, spark: bool, raise_on_error: bool = True) -> Prepared:
+def prepare(schema: CustomerSchema, artifacts: Path | str, *, spark: bool, raise_on_error: bool = True) -> Prepared:
     """Prepare the customers of the settings."""
     assets = spark_preparation_assets(schema) if spark else [*raw_assets(schema), *preparation_assets(schema)]
     definitions = dg.Definitions(
@@ -95,7 +99,7 @@ def prepare(schema: CustomerSchema, artifacts: Path, *, spark: bool, raise_on_er
     with changed(CHURN_ARTIFACTS=str(artifacts)), dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_job_def("data_preparation_job")
         run = job.execute_in_process(instance=instance, raise_on_error=raise_on_error)
-    return Prepared(artifacts / "assets", run)
+    return Prepared(join(str(artifacts), ASSETS), run)
 
 
 @contextmanager
@@ -124,12 +128,11 @@ def assert_same(prepared: Prepared, expected: Prepared) -> None:
         pd.testing.assert_frame_equal(found, wanted, check_exact=True)
         assert found.attrs == wanted.attrs
     for step in STEPS:
-        assert (prepared.assets / f"{step}.json").read_bytes() == (expected.assets / f"{step}.json").read_bytes()
+        assert prepared.step(step) == expected.step(step)
     assert prepared.metadata() == expected.metadata()
     assert prepared.checks() == expected.checks()
-    assert sorted(path.name for path in prepared.assets.iterdir() if not path.name.startswith(".")) == sorted(
-        path.name for path in expected.assets.iterdir()
-    )
+    assert [name for name in list_names(prepared.assets) if name != STAGING] == list_names(expected.assets)
+    assert list_names(join(prepared.assets, STAGING)) == []
 
 
 @pytest.mark.usefixtures("platform")
@@ -142,10 +145,9 @@ def test_a_folder_with_every_kind_of_row_is_prepared_alike(tmp_path: Path) -> No
         found = prepare(BANK, tmp_path / "spark", spark=True, raise_on_error=False)
 
     assert_same(found, expected)
-    assert len(StoredFrame(str(found.assets / "raw_customers.parquet")).group_rows) > ROWS // PART_ROWS
+    assert len(StoredFrame(join(found.assets, "raw_customers.parquet")).group_rows) > ROWS // PART_ROWS
     assert len(found.frame("quarantined_customers")) > 5
     assert found.metadata()["raw_customers"]["duplicates"] == "4"
-    assert [*(found.assets / ".spark").iterdir()] == []
 
 
 @pytest.mark.usefixtures("platform")
@@ -157,7 +159,18 @@ def test_subscribers_with_dates_and_texts_as_ids_are_prepared_alike(tmp_path: Pa
         found = prepare(SUBSCRIBERS, tmp_path / "spark", spark=True)
 
     assert_same(found, expected)
-    assert json.loads((found.assets / "feature_imputer.json").read_text())["medians"]
+    assert json.loads(found.step("feature_imputer"))["medians"]
+
+
+@pytest.mark.usefixtures("platform")
+def test_files_in_s3_are_prepared_alike(tmp_path: Path, s3_root: str) -> None:
+    place = join(s3_root, "customers.csv")
+    write_bytes(place, generate_customers(1_000, seed=6).to_csv(index=False).encode())
+    with changed(CHURN_RAW_CSV=place, SPARK_PART_ROWS="300"):
+        expected = prepare(BANK, tmp_path / "python", spark=False)
+        found = prepare(BANK, s3_root, spark=True)
+
+    assert_same(found, expected)
 
 
 @pytest.mark.usefixtures("platform")
@@ -171,7 +184,7 @@ def test_what_is_wrong_with_the_file_is_the_error_of_the_run_and_no_part_is_left
     assert not prepared.run.success
     (failed,) = prepared.run.get_step_failure_events()
     assert "lacks the column Age" in str(failed.step_failure_data.error)
-    assert [*prepared.assets.rglob("*.parquet")] == []
+    assert find_files(prepared.assets) == []
 
 
 def test_a_retraining_by_spark_gives_the_model_of_one_without_it(
