@@ -178,11 +178,13 @@ def drift_assets(
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             predicted = batch_hours.predicted_hours(connection, starts[0], starts[-1] + HOUR)
             unchanged = [hour for hour in starts if predicted.get(hour)]
-            samples = {hour: lookups.sample_hour(connection, schema, hour) for hour in starts if hour not in unchanged}
             rows = monitoring_results.drift_of_hours(connection, unchanged)
-            versions = {version for sample in samples.values() for version in sample.columns}
-            references = lookups.references(connection, versions | {row["model_version"] for row in rows})
-            rows += [row for hour, sample in samples.items() for row in _evaluate_hour(hour, sample, references)]
+            references = lookups.references(connection, {row["model_version"] for row in rows})
+            for hour in starts:
+                if hour not in unchanged:
+                    sample = lookups.sample_hour(connection, schema, hour)
+                    references |= lookups.references(connection, sample.columns.keys() - references.keys())
+                    rows += _evaluate_hour(hour, sample, references)
             read_and_dead = stream_batches.count_events_by_hour(connection, starts[0], starts[-1] + HOUR)
         rows_by_hour = _group_by_hour(rows)
         results: dict[str, list[dg.AssetCheckResult]] = {}
