@@ -35,7 +35,9 @@ from churn_platform.stream.config import StreamConfig
 
 LANES: Final = (1, 2, 3)
 ROUNDS: Final = 5
-EVENTS: Final = 600_000
+# Divided equally among 1, 2 and 3 lanes.
+PARTITIONS: Final = 6
+EVENTS: Final = 1_200_000
 RATE: Final = 5_000
 SECONDS: Final = 60.0
 # From the first row at the rate to the measurement: caches of the servers fill, and the broker's JVM compiles.
@@ -194,7 +196,7 @@ def measure(
         seconds: duration of that.
         warm_up: seconds from the first row at the rate to the measurement.
     """
-    with own_stack() as stack:
+    with own_stack({"TOPIC_PARTITIONS": str(PARTITIONS)}) as stack:
         comparison = Comparison(stack)
         found = []
         for number in range(rounds + 1):
@@ -251,7 +253,7 @@ def main(
     warm_up: Annotated[float, typer.Option(min=0, help="Seconds at that rate before it.")] = WARM_UP_SECONDS,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
-    """Measure throughput and CPU per event with 1, 2 and 3 lanes on three partitions.
+    """Measure throughput and CPU per event with 1, 2 and 3 lanes on six partitions.
 
     Example: make bench-lanes ARGS="--rounds 2 --seconds 20"
     """

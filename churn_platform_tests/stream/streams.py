@@ -96,13 +96,14 @@ class Stream:
 
     def send(self, values: Sequence[Mapping[str, object] | bytes | None], *, partition: int | None = None) -> None:
         """Send events, spread over the partitions, and wait until Kafka has them."""
-        producer = Producer({**self.config.kafka.client, "acks": "all"})
+        # 0: without a limit, because a test may send a backlog of a million.
+        producer = Producer({**self.config.kafka.client, "acks": "all", "queue.buffering.max.messages": 0})
         for number, value in enumerate(values):
             payload = json.dumps(value).encode() if isinstance(value, Mapping) else value
             producer.produce(
                 self.config.events_topic, payload, partition=number % 3 if partition is None else partition
             )
-        assert producer.flush(30) == 0
+        assert producer.flush(120) == 0
 
     def plan(self, lane: Lane = WHOLE) -> str:
         """Plan a batch and return its key."""
