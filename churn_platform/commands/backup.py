@@ -100,7 +100,7 @@ def restore(
     ] = False,
     yes_replace: Annotated[
         str | None,
-        typer.Option("--yes-replace", metavar="WORD", help="For scripts: the database's name, instead of a prompt."),
+        typer.Option("--yes-replace", metavar="WORD", help="For scripts: database@host, as the prompt asks for it."),
     ] = None,
     files_only: Annotated[
         bool, typer.Option("--files-only", help="Only write the files that are missing; the platform may run.")

@@ -61,8 +61,8 @@ def pause(topic: Topic = None, as_json: AsJson = False) -> None:
         _print(f"{name} is paused. No run is live, and none is launched until 'churn stream resume'.{other}")
     else:
         _print(
-            f"{name} is paused. The live run ends after its current commit, within about 5 s, and commits "
-            f"and publishes all that it has read. None is launched until 'churn stream resume'."
+            f"{name} is paused. Live runs end after their current commit, within about 5 s, and commit "
+            f"and publish all that they have read. None is launched until 'churn stream resume'."
         )
 
 

@@ -78,7 +78,7 @@ def test_a_pause_reports_the_end_of_a_run_only_if_a_run_is_live(stream: Stream) 
 
     assert "No run is live" in output
     assert "'churn reset' holds the stream's lock" in output
-    assert "The live run ends" not in output
+    assert "Live runs end" not in output
     assert not found["live"]
 
 
