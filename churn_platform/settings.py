@@ -684,8 +684,7 @@ class SparkSettings(SettingsGroup):
         default=200_000,
         ge=1,
         validation_alias="SPARK_PART_ROWS",
-        description="Maximum number of customers that a task of Spark holds in memory when it prepares them. With 20 "
-        "columns, 200,000 take about 200 MB.",
+        description="Maximum number of customers that a task of Spark holds in memory when it prepares them.",
     )
 
     @property

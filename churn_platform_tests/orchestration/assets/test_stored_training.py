@@ -31,7 +31,15 @@ from churn_platform_tests.orchestration.assets.test_preparation_and_training imp
 ROWS = 1_500
 GROUP_ROWS = 170
 READ_BY_TRAINING = ("train_test_split", "train_features", "test_features")
-TIMES = ("training_time_seconds", "mlflow_run", "bundle", "mlflow_version", "champion_since")
+TIMES_AND_PLACES = (
+    "training_time_seconds",
+    "champion_since",
+    "mlflow_run",
+    "mlflow_version",
+    "bundle",
+    "dagster/uri",
+    "file_size_bytes",
+)
 
 
 def definitions(*, stored: bool) -> dg.Definitions:
@@ -76,7 +84,7 @@ def train(batch_side: BatchSide, *, stored: bool) -> Trained:
                 f"{asset} {name}": str(each)
                 for asset in ("churn_model", "model_evaluation", "champion_model")
                 for name, each in metadata(result, asset).items()
-                if name not in TIMES
+                if name not in TIMES_AND_PLACES
             }
         )
     return trained
