@@ -1,7 +1,7 @@
 """The prediction API's web application: its routes."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg_pool import ConnectionPool, PoolTimeout
 from starlette.concurrency import run_in_threadpool
@@ -46,6 +47,15 @@ class _Many(msgspec.Struct):
 
 
 _decode_many = msgspec.json.Decoder(_Many).decode
+
+
+class _Route(APIRoute):
+    """A route whose endpoint takes the request and returns the response, so there is nothing to resolve for it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
 
 
 class _App(FastAPI):
@@ -86,6 +96,7 @@ def create_app(config: ApiConfig) -> Gate:
             Exception: answer_failure,
         },
     )
+    app.router.route_class = _Route
     schema = config.schema
     app.add_api_route(
         "/v1/predictions",

@@ -40,9 +40,9 @@ MOST_EXPLAINED_AT_ONCE: Final = 100
 """The same with reasons, which take longer than the scores."""
 MOST_WAITING: Final = 50_000
 """Customers that may wait, about half a second. More requests are refused instead of answered too late."""
-PAUSE_SECONDS: Final = 0.004
+PAUSE_SECONDS: Final = 0.008
 """Least time from the beginning of one call to that of the next while several clients send requests. At a thousand
-requests a second, four of them share a call then."""
+requests a second, eight of them share a call then."""
 THREADS: Final = 1  # XGBoost's: for a thousand rows, starting more threads takes longer than they save
 
 
