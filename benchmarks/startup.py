@@ -28,8 +28,8 @@ from churn_platform.settings import PROJECT_ROOT
 
 LOADS: Final = 3
 IDLE_MEASURED_SECONDS: Final = 60
-# Time for caches to fill and for the first ticks.
-SETTLE_SECONDS: Final = 20
+# Time for caches to fill and for the first ticks. In its first two minutes the broker's JVM compiles what it uses.
+SETTLE_SECONDS: Final = 120
 MEBIBYTE: Final = 2**20
 
 
