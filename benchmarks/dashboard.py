@@ -62,6 +62,12 @@ PAGE_GOAL: Final = 1_000.0
 INTERACTION_GOAL: Final = 300.0
 
 _VIEWS: Final = "select viewname from pg_views where schemaname = 'public' and viewname like 'v\\_%' order by 1"
+_LOG: Final = "v_retention_case_history"
+"""This view is a log, which grows with every change of a case. Readers ask it for one case."""
+_CASES: Final = """
+    select case_id from (select distinct case_id from v_retention_case_history) as c
+    order by md5(case_id::text) limit %s
+"""
 _LAST_COMMIT: Final = """
     select coalesce(extract(epoch from now() - max(last_commit))::double precision, 'infinity') from stream_batches
     where closed is null
@@ -136,7 +142,7 @@ class Results:
 
     Attributes:
         filled: what the database had before the stream ran.
-        views: time of a query that reads the whole view.
+        views: time of a query that reads the view: the whole of it, and one case of the log of cases.
         idle: the dashboard while nobody looks.
         people: clients that pause between pages.
         nonstop: as many clients that do not pause.
@@ -172,15 +178,23 @@ class Results:
 
 
 def measure_views(dsn: str) -> dict[str, Times]:
-    """Read each view several times, with the login of readers."""
+    """Read each view several times, with the login of readers.
+
+    Each view is read as a whole, except for the log of cases, whose size has no bound: of that, each query reads
+    another case by its id, as the page of a case does.
+    """
     found = {}
     with psycopg.connect(dsn, autocommit=True) as connection:
+        cases = connection.execute(_CASES, (WARM_UP + VIEW_RUNS,)).fetchall()
         for (name,) in connection.execute(_VIEWS).fetchall():
             query = sql.SQL("select * from {}").format(sql.Identifier(name))
+            is_log = name == _LOG and bool(cases)
+            if is_log:
+                query += sql.SQL(" where case_id = %s")
             took = []
             for number in range(WARM_UP + VIEW_RUNS):
                 began = time.perf_counter()
-                connection.execute(query).fetchall()
+                connection.execute(query, cases[number % len(cases)] if is_log else ()).fetchall()
                 if number >= WARM_UP:
                     took.append(time.perf_counter() - began)
             found[name] = Times.of(took)

@@ -88,11 +88,11 @@ _CANDIDATES: Final = sql.SQL("""
 """)
 _OPEN: Final = """
     insert into retention_cases (
-        customer_id, arm, event_id, event_timestamp, kafka_offset, model_version, risk_score, highest_risk_score,
-        money_at_risk, priority, segments, link
+        customer_id, arm, control_share, event_id, event_timestamp, kafka_offset, model_version, risk_score,
+        highest_risk_score, money_at_risk, priority, segments, link
     )
-    select customer_id, arm, event_id, event_timestamp, kafka_offset, model_version, risk_score, risk_score,
-        money_at_risk, priority, segments, link
+    select customer_id, arm, %(control_share)s, event_id, event_timestamp, kafka_offset, model_version, risk_score,
+        risk_score, money_at_risk, priority, segments, link
     from unnest(
         {customer_ids}, %(arms)s::text[], %(event_ids)s::uuid[], %(event_timestamps)s::timestamptz[],
         %(kafka_offsets)s::bigint[], %(model_versions)s::integer[], %(risk_scores)s::real[],
@@ -385,6 +385,7 @@ def open_cases(
     found: Sequence[Candidate],
     *,
     arms: Sequence[str],
+    control_share: float,
     priorities: Sequence[float],
     links: Sequence[str | None],
 ) -> int:
@@ -395,6 +396,7 @@ def open_cases(
         schema: of the customers.
         found: customers without a case.
         arms: "contact" or "control", one for each.
+        control_share: share of the control arm that the arms follow from, 0..1.
         priorities: expected values of a call, one for each.
         links: to the customers in the CRM, one for each.
     """
@@ -404,6 +406,7 @@ def open_cases(
         {
             "customer_ids": [each.customer_id for each in found],
             "arms": list(arms),
+            "control_share": control_share,
             "links": list(links),
             **_scores(found, priorities),
         },

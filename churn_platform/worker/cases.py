@@ -250,6 +250,7 @@ class CasesDuty:
             self._config.schema,
             opening,
             arms=[arm_of(each.customer_id, key=key, control_share=share) for each in opening],
+            control_share=share,
             priorities=self._priorities(opening),
             links=[self._config.link_of(each.customer_id) for each in opening],
         )

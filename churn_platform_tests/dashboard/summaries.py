@@ -8,6 +8,7 @@ import psycopg
 
 from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.local.ports import HOST
+from churn_platform.retention.arm import CONTROL
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.worker.summaries import SummariesConfig, SummariesDuty
 from churn_platform_tests.dashboard.site import Site, serving
@@ -24,13 +25,13 @@ def summarize(connection: psycopg.Connection, schema: CustomerSchema, *, control
 
 
 def add_case(connection: psycopg.Connection, customer: int, *, arm: str) -> None:
-    """Open a case of a customer whom the summaries have."""
+    """Open a case of a customer whom the summaries have, as it was opened when everybody was in this arm."""
     connection.execute(
-        "insert into retention_cases (customer_id, arm, event_id, event_timestamp, kafka_offset, model_version, "
-        "risk_score, highest_risk_score, priority, segments) "
-        "select customer_id, %s, event_id, event_timestamp, kafka_offset, model_version, risk_score, risk_score, 1, "
-        "segments from customer_summary where customer_id = %s",
-        (arm, customer),
+        "insert into retention_cases (customer_id, arm, control_share, event_id, event_timestamp, kafka_offset, "
+        "model_version, risk_score, highest_risk_score, priority, segments) "
+        "select customer_id, %s, %s, event_id, event_timestamp, kafka_offset, model_version, risk_score, risk_score, "
+        "1, segments from customer_summary where customer_id = %s",
+        (arm, 1.0 if arm == CONTROL else 0.0, customer),
     )
 
 

@@ -204,6 +204,7 @@ def test_counts_many_customers_only_so_far_unless_the_summaries_know_their_numbe
     config: DashboardConfig, connection: psycopg.Connection
 ) -> None:
     add_customers(connection, MOST_COUNTED + 1)
+    connection.execute("insert into summary_state (definition, control_share) values ('', 0)")
     connection.execute(
         """
         insert into customer_segment_summary (

@@ -1,6 +1,8 @@
 """The page about the model."""
 
+import re
 from dataclasses import replace
+from typing import Final
 
 import psycopg
 import pytest
@@ -11,6 +13,18 @@ from churn_platform.database import challengers, model_versions, shadow_predicti
 from churn_platform_tests.dashboard import models
 from churn_platform_tests.dashboard.accessibility import barriers, open_without_errors
 from churn_platform_tests.dashboard.site import Site
+
+RECORD_DRAWINGS: Final = """
+    () => {
+        window.drawings = [];
+        window.drift = document.getElementById("plot-drift");
+        const react = Plotly.react;
+        Plotly.react = (place, ...figure) => {
+            window.drawings.push(place.id);
+            return react(place, ...figure);
+        };
+    }
+"""
 
 
 @pytest.fixture
@@ -140,13 +154,22 @@ def test_links_lead_to_dagster(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("champion")
-def test_choosing_a_feature_shows_its_distribution(window: BrowserContext) -> None:
+def test_choosing_a_feature_draws_its_distribution_and_no_chart_that_is_the_same(window: BrowserContext) -> None:
     page = window.new_page()
     errors = open_without_errors(page, "/model")
+    for chart in ("drift", "distribution"):
+        page.locator(f"#plot-{chart}").scroll_into_view_if_needed()
+        expect(page.locator(f"#plot-{chart}[data-drawn]")).to_be_visible()
+    page.evaluate(RECORD_DRAWINGS)
     page.locator("select[name=feature]").select_option("Tenure")
     expect(page.get_by_text("Time with the bank: in training and now").first).to_be_visible()
     page.locator("#plot-distribution").scroll_into_view_if_needed()
-    expect(page.locator("#plot-distribution .main-svg").first).to_be_visible()
+    expect(page.locator("#plot-distribution[data-drawn] .main-svg").first).to_be_visible()
+    expect(page.locator("#plot-distribution")).to_have_attribute("aria-label", re.compile("^Time with the bank: "))
+    drawings = page.evaluate("() => window.drawings")
+    assert "plot-distribution" in drawings
+    assert "plot-drift" not in drawings
+    assert page.evaluate("() => window.drift.isConnected"), "its place is kept"
     assert "feature=Tenure" in page.url
     assert errors == []
 

@@ -264,6 +264,7 @@ def test_customers_of_the_control_group_are_not_listed_but_enter_alike(team: Tea
     key = retention_keys.ensure_key(team.connection)
     arms = {number: arm_of(number, key=key, control_share=0.5) for number in range(1, 61)}
     assert dict(team.rows("select customer_id, arm from retention_cases")) == arms
+    assert team.rows("select distinct control_share from retention_cases") == [(0.5,)]
     contacts = [number for number in range(60, 0, -1) if arms[number] == "contact"][:10]
     assert team.called() == contacts
     entered = team.rows("select customer_id, arm from retention_list_entries")

@@ -1025,6 +1025,7 @@ create table retention_cases (
     case_id bigint generated always as identity primary key,
     customer_id bigint /* customer id */ not null,
     arm text not null check (arm in ('contact', 'control')),
+    control_share double precision not null,
     status text not null default 'open'
         check (status in ('open', 'assigned', 'contacted', 'kept', 'lost', 'dismissed', 'expired')),
     owner text check (owner <> ''),
@@ -1057,6 +1058,8 @@ create index retention_cases_customer_id on retention_cases (customer_id);
 create index retention_cases_called on retention_cases (customer_id, contacted_at) where contacted_at is not null;
 create index retention_cases_lost on retention_cases (customer_id, closed_at) where status = 'lost';
 create index retention_cases_waiting on retention_cases (arm, priority) where status in ('open', 'assigned');
+create index retention_cases_waiting_controls on retention_cases (control_share)
+    where arm = 'control' and status in ('open', 'assigned');
 create index retention_cases_contacted_at on retention_cases (contacted_at) where contacted_at is not null;
 create index retention_cases_unexplained on retention_cases (event_id)
     where closed_at is null and explained_event_id is distinct from event_id;
@@ -1069,6 +1072,7 @@ comment on column retention_cases.case_id is 'Number of the case';
 comment on column retention_cases.customer_id is 'Id of the customer';
 comment on column retention_cases.arm is
     'contact, or control: a share of the customers, chosen at random, who are never called';
+comment on column retention_cases.control_share is 'CONTROL_SHARE that the arm follows from';
 comment on column retention_cases.status is
     'open, assigned, contacted (waits for the outcome), or closed: kept, lost, dismissed or expired';
 comment on column retention_cases.owner is 'Who cares for the customer; null if nobody yet';

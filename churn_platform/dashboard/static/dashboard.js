@@ -96,6 +96,15 @@ function loadPlotly() {
   return plotly;
 }
 
+// What each place shows: the figure as the server sent it, and the width. Drawing takes Plotly about 50 ms, so a chart
+// that has not changed is not drawn again.
+const shown = new WeakMap();
+
+function isCurrent(place, script) {
+  const before = shown.get(place);
+  return before !== undefined && before.figure === script.textContent && before.width === place.clientWidth;
+}
+
 async function draw(script) {
   try {
     await loadPlotly();
@@ -122,6 +131,7 @@ async function draw(script) {
     dragmode: false,
   }, { displayModeBar: false, responsive: true, locale: "en" });
   place.dataset.drawn = "";
+  shown.set(place, { figure: script.textContent, width: place.clientWidth });
 }
 
 const visible = new IntersectionObserver((entries) => {
@@ -137,8 +147,26 @@ function showCharts(root) {
   for (const script of root.querySelectorAll("script[data-plot]")) {
     const place = document.getElementById(script.dataset.plot);
     if (!place) continue;
-    if ("drawn" in place.dataset) draw(script);
-    else visible.observe(place);
+    if (isCurrent(place, script)) place.dataset.drawn = "";
+    else {
+      delete place.dataset.drawn;
+      visible.observe(place);
+    }
+  }
+}
+
+// A place keeps what is drawn in it when the page is renewed. What the server says of the chart is new.
+function describe(place, fresh) {
+  place.classList.toggle("tall", fresh.classList.contains("tall"));
+  place.setAttribute("aria-label", fresh.getAttribute("aria-label"));
+}
+
+function keepCharts(old, fresh) {
+  for (const place of old.querySelectorAll(".plot.js-plotly-plot")) {
+    const other = fresh.querySelector(`#${CSS.escape(place.id)}`);
+    if (!other) continue;
+    describe(place, other);
+    other.replaceWith(place);
   }
 }
 
@@ -161,7 +189,8 @@ function isBusy(node) {
 }
 
 function renew(old, fresh) {
-  if (old.isEqualNode(fresh) || old.hasAttribute?.("data-keep")) return;
+  if (old.isEqualNode(fresh)) return;
+  if (old.hasAttribute?.("data-keep")) return describe(old, fresh);
   // Its hidden fields say what the form was made from. They stay with what was written.
   if (old.nodeName === "FORM" && isBusy(old)) return;
   const plain = old.nodeType !== Node.ELEMENT_NODE || old.nodeName !== fresh.nodeName || old.id !== fresh.id;
@@ -249,7 +278,8 @@ async function keepFresh() {
   }
 }
 
-// What is chosen on a page replaces its content, without loading Plotly again, which takes longer than all the rest.
+// What is chosen on a page replaces its content, without loading Plotly again, which takes longer than all the rest. Charts
+// keep their places.
 
 let wanted = null; // the latest address that was asked for
 
@@ -269,7 +299,9 @@ async function show(address, { isNew, toTop }) {
   const focused = document.activeElement;
   const name = focused?.getAttribute("name");
   const link = focused?.matches("th a") ? focused.textContent : null;
-  document.getElementById("main").replaceWith(document.adoptNode(fresh));
+  const main = document.getElementById("main");
+  keepCharts(main, document.adoptNode(fresh));
+  main.replaceWith(fresh);
   document.title = page.title;
   document.body.dataset.refresh = page.body.dataset.refresh ?? "";
   const again = name ? fresh.querySelector(`[name="${CSS.escape(name)}"]`)
