@@ -97,7 +97,7 @@ def demo(
         if started and shorter:
             settings = ", ".join(f"{name}={value}" for name, value in shorter.items())
             output.print(
-                f"It runs with {settings} until it is stopped. 'churn up' uses your own settings.",
+                f"It runs with {settings} until it is stopped. 'churn down' and then 'churn up' use your own settings.",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -84,6 +84,7 @@ def create_stack(cloud: Cloud, servers: Servers, *, name: str = STACK, customers
         "RetentionUrl": servers.database,
         "DashboardUsers": "nobody",
         "ApiTokens": "nobody",
+        "DashboardApiToken": "nobody",
     }
     with closing(boto3.client("cloudformation", **connection(cloud.url, key=ANYBODY, secret=ANYBODY))) as client:
         client.create_stack(

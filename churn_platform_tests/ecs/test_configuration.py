@@ -15,6 +15,8 @@ from churn_platform_tests.ecs.deployment import TEMPLATE
 CHANGED: Final = {"run_launcher", "storage", "compute_logs", "run_monitoring", "concurrency"}
 ECS: Final = PROJECT_ROOT / "deploy/ecs/dagster.yaml"
 KUBERNETES: Final = PROJECT_ROOT / "deploy/kubernetes/dagster.yaml"
+# CloudFormation accepts a larger template only from a bucket, and `aws cloudformation deploy` then needs --s3-bucket.
+LARGEST_TEMPLATE: Final = 51_200
 # Variables that dagster.yaml, workspace.yaml, Dagster or a command in the template reads.
 OF_OTHERS: Final = {"CODE_SERVER_HOST", "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "USERS_TEXT", "TOKENS_TEXT"}
 
@@ -98,3 +100,12 @@ def test_every_variable_of_a_task_is_a_setting_or_read_by_dagster() -> None:
 
 def test_only_the_preparation_gets_the_owners_login() -> None:
     assert {name for name, each in containers().items() if "DATABASE_OWNER_URL" in variables(each)} == {"prepare"}
+
+
+def test_the_dashboard_has_a_token_for_the_api_which_requires_one() -> None:
+    assert "API_TOKENS" in variables(containers()["api"])
+    assert "DASHBOARD_API_TOKEN" in variables(containers()["dashboard"])
+
+
+def test_the_template_can_be_deployed_without_a_bucket() -> None:
+    assert TEMPLATE.stat().st_size <= LARGEST_TEMPLATE
