@@ -43,7 +43,7 @@ _ROWS: Final = sql.SQL("""
 _ALL_CUSTOMERS: Final = sql.SQL("customer_summary")
 _FEW_CUSTOMERS: Final = sql.SQL("(select * from customer_summary where segments @> %(segments)s offset 0)")
 _FEW: Final = 10_000
-"""So many customers are read and sorted in 30 ms."""
+"""Reading and sorting them takes about 10 ms for each 3,000."""
 _HAVE_SEGMENTS: Final = """
     select coalesce(sum(customers), 0)::bigint from customer_segment_summary where segments @> %s
 """
