@@ -341,7 +341,8 @@ def browse(site: Site, *, loads: int = PAGE_LOADS, warm_up: int = WARM_UP) -> tu
 
     Returns:
         Times from the request of a page until its visible charts are drawn, by page; and the same from a click, by page
-        and kind: choosing in a filter, sorting a table, and its next part.
+        and kind: choosing in a filter, sorting a table, and its next part. What is clicked is visible before, and the
+        charts beside it are drawn: a person has to see it first.
     """
     from churn_platform_tests.browsers import chromium  # Playwright is needed for this part only
 
@@ -371,6 +372,8 @@ def browse(site: Site, *, loads: int = PAGE_LOADS, warm_up: int = WARM_UP) -> tu
                     element = page.locator(selector).first
                     if element.count() == 0:
                         break
+                    element.scroll_into_view_if_needed()
+                    page.evaluate(_DRAW)
                     if kind == "filter":
                         other = 0 if element.evaluate("(select) => select.selectedIndex") else 1
                         took.append(timed(partial(element.select_option, index=other)))

@@ -17,6 +17,7 @@ _ENTER: Final = """
     where not exists (
         select from retention_list_entries e where e.customer_id = c.customer_id and e.day > %(day)s - %(cool_off)s
     )
+    order by u.rank
     on conflict do nothing
 """
 
