@@ -67,7 +67,7 @@ def materialize(
     """
     batches = _find(config, keys)
     if all(batch.closed is not None for batch in batches):
-        if len(batches) == 1 and batches[0].opened is None:
+        if len(keys) == 1 and batches[0].opened is None:
             # The sensor launched this run before the number of lanes changed, and it starts after that.
             log(f"Batch {keys[0]} was closed before its first event, because LANES had changed. Nothing is left to do.")
             return Outcome(False, str(Ending.LANES))
