@@ -23,6 +23,7 @@ from churn_platform.stream.config import StreamConfig
 from churn_platform.stream.result import Ending
 from churn_platform.stream.run_session import RunSession
 
+# Pause of the process, not of a test: as the sensor does, it starts another run only some time after one has failed.
 RETRY_SECONDS: Final = 0.2
 _log: Final = logging.getLogger("streaming")
 
