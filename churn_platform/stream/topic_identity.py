@@ -12,9 +12,9 @@ from churn_platform.kafka.exceptions import TopicChangedError, TopicMissingError
 from churn_platform.kafka.reading import REFUSED_SECONDS
 from churn_platform.kafka.topics import Topic
 
-# A topic that was confirmed less than this long ago is still the same for a consumer that has read without a break. Since
-# Kafka 3.1, a consumer asks for the messages of a topic id. When the topic is deleted, it is refused, and waits for
-# REFUSED_SECONDS. Only then does it read a topic that was created in the meantime.
+# A topic that was confirmed less than this long ago is still the same for a consumer that has read without a break.
+# Since Kafka 3.1, a consumer asks for the messages of a topic id. When the topic is deleted, it is refused, and waits
+# for REFUSED_SECONDS. Only then does it read a topic that was created in the meantime.
 CONFIRMED_SECONDS: Final = REFUSED_SECONDS / 2
 
 
