@@ -138,13 +138,14 @@ class Meter:
         found: dict[str, float] = defaultdict(float)
         for process in [*processes(self._stack), *([self.beside] if self.beside else [])]:
             with suppress(psutil.NoSuchProcess):
-                kind, times = _kind(process), process.cpu_times()
+                kind, times = kind_of(process), process.cpu_times()
                 found[kind] += times.user + times.system
                 found[RUNS if kind == CODE_SERVER else kind] += times.children_user + times.children_system
         return found
 
 
-def _kind(process: psutil.Process) -> str:
+def kind_of(process: psutil.Process) -> str:
+    """Return the kind of a process: a value of KINDS, or "others"."""
     name = process.name()
     if name == RUN_PROCESS:
         return RUNS

@@ -8,7 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from benchmarks import work
 from benchmarks.contenders.task import Task
-from benchmarks.cost import events_at
+from benchmarks.cost import RUNS, events_at, kind_of
 from benchmarks.latency import wait_until
 from benchmarks.machine import this_machine
 from benchmarks.servers import own_stack, processes
@@ -44,12 +45,34 @@ SECONDS: Final = 60.0
 WARM_UP_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.01
 UNENDING: Final = 10**12
+LEAST_SHOWN: Final = 0.1
+"""Microseconds per event that a kind of process takes at least to be shown in the table."""
 MOST_CPU: Final = 1.10
 """Greatest ratio of the CPU per event with several lanes to that with one, at the same rate."""
 LEAST_THROUGHPUT: Final = 0.95
 """Least ratio of the throughput with two lanes to that with one, on the same two cores."""
 
-_EVENTS: Final = "select coalesce(sum(events), 0)::bigint from stream_batches"
+_COUNTS: Final = "select coalesce(sum(events), 0)::bigint, coalesce(sum(commits), 0)::bigint from stream_batches"
+
+
+@dataclass(frozen=True)
+class Drained:
+    """A backlog that was read.
+
+    Attributes:
+        events_per_second: from its first commit to its last one.
+        events_per_commit: on average.
+        parts: microseconds of CPU per event by kind of process, of the runs and the servers.
+    """
+
+    events_per_second: float
+    events_per_commit: float
+    parts: dict[str, float]
+
+    @property
+    def cpu(self) -> float:
+        """Microseconds of CPU per event."""
+        return sum(self.parts.values())
 
 
 @dataclass(frozen=True)
@@ -57,13 +80,11 @@ class Measured:
     """The stream with one number of lanes.
 
     Attributes:
-        events_per_second: of a backlog, from its first commit to its last one.
-        drain_cpu: microseconds of CPU per event of the backlog, of the runs and the servers.
-        rate_cpu: the same while events arrive at a rate.
+        drained: a backlog.
+        rate_cpu: microseconds of CPU per event while events arrive at a rate, of the runs and the servers.
     """
 
-    events_per_second: float
-    drain_cpu: float
+    drained: Drained
     rate_cpu: float
 
 
@@ -106,8 +127,7 @@ class Comparison:
         """
         with self._waiting_runs(lanes) as holder:
             work.fill(self._config.events_topic, self._customers, events)
-            throughput, drain_cpu = self._drain(events, holder)
-            return Measured(throughput, drain_cpu, self._cpu_at(rate, seconds, warm_up))
+            return Measured(self._drain(events, holder), self._cpu_at(rate, seconds, warm_up))
 
     @contextmanager
     def _waiting_runs(self, lanes: int) -> Iterator[psycopg.Connection]:
@@ -131,42 +151,56 @@ class Comparison:
                     process.wait()
                 wait_until(lambda: not advisory_locks.streaming_sessions(self._connection), "the end of the runs")
 
-    def _drain(self, events: int, holder: psycopg.Connection) -> tuple[float, float]:
-        """Let the runs read a backlog; return events a second and microseconds of CPU per event."""
-        before = self._events()
+    def _drain(self, events: int, holder: psycopg.Connection) -> Drained:
+        """Let the runs read a backlog."""
+        before, _ = self._counts()
         holder.close()
-        wait_until(lambda: self._events() > before, "the first commit")
-        first, began, spent = self._events(), time.monotonic(), self._cpu_seconds()
-        while self._events() < before + events:
+        wait_until(lambda: self._counts()[0] > before, "the first commit")
+        (first, commits), began, spent = self._counts(), time.monotonic(), self._cpu_seconds()
+        while (now := self._counts())[0] < before + events:
             time.sleep(POLL_SECONDS)
         read = before + events - first
         if not read:
             raise RuntimeError(f"A backlog of {events:,} events is read in one commit: measure a larger one.")
-        return read / (time.monotonic() - began), 1e6 * (self._cpu_seconds() - spent) / read
+        return Drained(
+            events_per_second=read / (time.monotonic() - began),
+            events_per_commit=read / (now[1] - commits),
+            parts={kind: round(1e6 * used / read, 2) for kind, used in _more(self._cpu_seconds(), spent).items()},
+        )
 
     def _cpu_at(self, rate: float, seconds: float, warm_up: float) -> float:
         """Return the microseconds of CPU per event while events arrive at a rate."""
         with events_at(self._config.events_topic, rate):
-            known = self._events()
-            wait_until(lambda: self._events() > known, "the first event at the rate")
+            known, _ = self._counts()
+            wait_until(lambda: self._counts()[0] > known, "the first event at the rate")
             time.sleep(warm_up)
-            before, spent = self._events(), self._cpu_seconds()
+            (before, _), spent = self._counts(), self._cpu_seconds()
             time.sleep(seconds)
-            return 1e6 * (self._cpu_seconds() - spent) / (self._events() - before)
+            used = sum(_more(self._cpu_seconds(), spent).values())
+            return 1e6 * used / (self._counts()[0] - before)
 
-    def _events(self) -> int:
-        row = self._connection.execute(_EVENTS).fetchone()
-        return 0 if row is None else int(row[0])
+    def _counts(self) -> tuple[int, int]:
+        """Return how many events and commits there were so far."""
+        row = self._connection.execute(_COUNTS).fetchone()
+        return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
-    def _cpu_seconds(self) -> float:
-        """Return the CPU seconds of the servers and the runs so far. The producer is neither."""
+    def _cpu_seconds(self) -> dict[str, float]:
+        """Return the CPU seconds of the servers and the runs so far, by kind. The producer is neither."""
+        runs = {process.pid for process in self._runs}
         found = {process.pid: process for process in [*processes(self._stack), *self._runs]}
-        spent = 0.0
+        spent: dict[str, float] = defaultdict(float)
         for process in found.values():
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
-                spent += times.user + times.system + times.children_user + times.children_system
+                spent[RUNS if process.pid in runs else kind_of(process)] += (
+                    times.user + times.system + times.children_user + times.children_system
+                )
         return spent
+
+
+def _more(now: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    """Return by how much each value has grown, of those that have."""
+    return {kind: value - before.get(kind, 0.0) for kind, value in sorted(now.items()) if value > before.get(kind, 0.0)}
 
 
 def _start(task: Task) -> subprocess.Popen[bytes]:
@@ -213,7 +247,7 @@ def measure(
 def ratios(found: Sequence[Round], lanes: int) -> tuple[float, float]:
     """Return the medians of throughput and CPU per event at the rate, each as its ratio to one lane in its round."""
     return (
-        statistics.median(each[lanes].events_per_second / each[1].events_per_second for each in found),
+        statistics.median(each[lanes].drained.events_per_second / each[1].drained.events_per_second for each in found),
         statistics.median(each[lanes].rate_cpu / each[1].rate_cpu for each in found),
     )
 
@@ -221,20 +255,26 @@ def ratios(found: Sequence[Round], lanes: int) -> tuple[float, float]:
 def show(console: Console, found: Sequence[Round], rate: float) -> None:
     """Print the medians as a table."""
     table = Table(
-        *("lanes", "events a second", "ratio", "CPU per event of a backlog"),
+        *("lanes", "events a second", "ratio", "events a commit", "CPU per event of a backlog"),
         *(f"CPU per event at {rate:,.0f} a second", "ratio"),
         box=None,
         header_style="dim",
     )
     for lanes in sorted(found[0]):
-        throughput, drain_cpu, rate_cpu = (
-            statistics.median(getattr(each[lanes], name) for each in found)
-            for name in ("events_per_second", "drain_cpu", "rate_cpu")
-        )
+        drained = [each[lanes].drained for each in found]
+        parts = {
+            kind: statistics.median(each.parts.get(kind, 0.0) for each in drained) for kind in sorted(drained[0].parts)
+        }
         throughput_ratio, cpu_ratio = ratios(found, lanes)
         table.add_row(
-            *(str(lanes), f"{throughput:,.0f}", f"{throughput_ratio:.2f}", f"{drain_cpu:.1f} µs"),
-            *(f"{rate_cpu:.1f} µs", f"{cpu_ratio:.2f}"),
+            str(lanes),
+            f"{statistics.median(each.events_per_second for each in drained):,.0f}",
+            f"{throughput_ratio:.2f}",
+            f"{statistics.median(each.events_per_commit for each in drained):,.0f}",
+            f"{statistics.median(each.cpu for each in drained):.1f} µs: "
+            + ", ".join(f"{kind} {value:.1f}" for kind, value in parts.items() if value >= LEAST_SHOWN),
+            f"{statistics.median(each[lanes].rate_cpu for each in found):.1f} µs",
+            f"{cpu_ratio:.2f}",
         )
     console.print(table)
     console.print(

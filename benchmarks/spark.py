@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
+import msgspec
 import typer
+from psycopg import sql
 from rich.console import Console
 
 from benchmarks import work
@@ -21,8 +23,11 @@ from benchmarks.servers import new_database, own_stack
 from benchmarks.throughput import Contest
 from churn_platform.database import stream_batches
 from churn_platform.database.connections import connect
+from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.environments import created_topics
 from churn_platform.kafka import clients
+from churn_platform.kafka.reading import read_all
+from churn_platform.schema.current import schema_of
 from churn_platform.settings import settings
 from churn_platform.spark.engine import spark_engine
 from churn_platform.spark.submit import SparkConfig
@@ -34,6 +39,10 @@ EVENTS: Final = 10_000_000
 COMMIT_EVENTS: Final = 30_000
 TOPIC: Final = "waiting"
 BATCH: Final = "20261130T000000000Z"
+MAY_DIFFER: Final = frozenset({"batch", "predicted_at"})
+"""Columns in which the rows of two engines may differ."""
+
+Digest: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,16 @@ class Measured:
 
 
 def measure(console: Console, *, events: int) -> Measured:
-    """Process the same backlog without Spark and with it."""
+    """Process the same backlog without Spark and with it.
+
+    Raises:
+        RuntimeError: their rows or their predictions are not the same.
+    """
     with own_stack() as stack:
         contest = Contest(stack, console)
         contest.fill(TOPIC, events)
-        drain = contest.contend("loop", TOPIC, events=events, commit_events=COMMIT_EVENTS)
+        task = contest.task("loop", TOPIC, events=events, commit_events=COMMIT_EVENTS)
+        drain = contest.measure("loop", task)
         base = StreamConfig.from_settings(settings())
         config = replace(
             base,
@@ -79,7 +93,44 @@ def measure(console: Console, *, events: int) -> Measured:
             batch = stream_batches.find_batch(connection, BATCH)
         if batch is None or batch.predictions != events:
             raise RuntimeError(f"Spark's batch has other counts than {events} predictions: {batch}.")
+        console.print("The rows and the predictions of both are compared ...", style="dim")
+        _require_equal("table", _rows(task.dsn), _rows(config.dsn))
+        _require_equal(
+            "topic", _predictions(config, task.predictions_topic), _predictions(config, config.predictions_topic)
+        )
     return Measured(events, loop=events / drain.events_per_second, scored=ended[-1] - began, total=total)
+
+
+def _rows(dsn: str) -> Digest:
+    """Return the number of rows of churn_predictions, and the sum of their hashes without what may differ."""
+    columns = (each.name for each in prediction_table(schema_of(settings())).columns if each.name not in MAY_DIFFER)
+    query = sql.SQL("select count(*), sum(hashtextextended(row({})::text, 0)) from churn_predictions").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    with connect(dsn, autocommit=True, application_name="benchmark") as connection:
+        row = connection.execute(query).fetchone()
+    return (0, 0) if row is None else (int(row[0]), int(row[1] or 0))
+
+
+def _predictions(config: StreamConfig, topic: str) -> Digest:
+    """Return the number of predictions of a topic, and the sum of their hashes without what may differ."""
+    decode, encode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode, msgspec.json.Encoder(order="sorted").encode
+    count, total = 0, 0
+    for message in read_all(config.kafka, topic):
+        value = decode(message.value() or b"")
+        kept = encode({name: given for name, given in value.items() if name not in MAY_DIFFER})
+        count, total = count + 1, total + hash((message.key(), kept))
+    return count, total
+
+
+def _require_equal(what: str, loop: Digest, spark: Digest) -> None:
+    """Compare what both have written.
+
+    Raises:
+        RuntimeError: it is not the same.
+    """
+    if loop != spark:
+        raise RuntimeError(f"The {what} of the loop and that of Spark differ: (number, sum of hashes) {loop}, {spark}.")
 
 
 def _timed(config: StreamConfig, *, most: int) -> tuple[ScoringEngine, list[float]]:
@@ -111,7 +162,7 @@ def main(
     found = measure(console, events=events)
     console.print(
         f"{events:,} events: loop {found.loop:,.0f} s; Spark {found.total:,.0f} s, {found.scored:,.0f} s of them until "
-        f"all rows were staged",
+        f"all rows were staged; the same rows and predictions",
         highlight=False,
     )
     if json_file is not None:

@@ -107,12 +107,20 @@ class Contest:
         """Run a contender on the topic and measure it. Task describes what it receives.
 
         Raises:
-            RuntimeError: it failed, or wrote more or fewer rows or predictions than there are events.
+            RuntimeError: see measure().
         """
         task = self.task(module, topic, events=events, commit_events=commit_events)
+        return self.measure(module, task, python=python)
+
+    def measure(self, module: str, task: Task, *, python: str = sys.executable) -> Drain:
+        """Run a contender on its task and measure it.
+
+        Raises:
+            RuntimeError: it failed, or wrote more or fewer rows or predictions than there are events.
+        """
         run(module, task, python=python)
         return self._result(
-            task.group, task.dsn, task.predictions_topic, events, rows=0 if module in TOPIC_ONLY else events
+            task.group, task.dsn, task.predictions_topic, task.events, rows=0 if module in TOPIC_ONLY else task.events
         )
 
     def task(self, module: str, topic: str, *, events: int, commit_events: int) -> Task:

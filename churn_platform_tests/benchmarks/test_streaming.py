@@ -36,7 +36,7 @@ def test_each_number_of_lanes_drains_a_backlog_and_follows_a_rate() -> None:
     events = 4 * Settings().stream.commit_events
     (found,) = lanes.measure(Console(quiet=True), lanes=(1, 3), rounds=1, events=events, rate=100, seconds=5, warm_up=1)
     assert set(found) == {1, 3}
-    assert all(each.events_per_second > 0 and each.rate_cpu > 0 for each in found.values())
+    assert all(each.drained.events_per_second > 0 and each.rate_cpu > 0 for each in found.values())
     assert all(ratio > 0 for ratio in lanes.ratios([found], 3))
 
 
