@@ -7,13 +7,16 @@ import asyncio
 import json
 import random
 import re
+import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Event, Thread
 from typing import Annotated, Final
@@ -120,9 +123,17 @@ class Process:
 
 @dataclass(frozen=True)
 class Load:
-    """Requests of all clients together: times by page, and what the dashboard used."""
+    """Requests of all clients together.
+
+    Attributes:
+        pages: times by page.
+        slowest: of each page the address that takes longest on average, with its times.
+        requests_per_second: of all.
+        process: what the dashboard used.
+    """
 
     pages: dict[str, Times]
+    slowest: dict[str, tuple[str, Times]]
     requests_per_second: float
     process: Process
 
@@ -164,7 +175,11 @@ class Results:
         """Return the goals that were not met, as sentences."""
         found = [("view", name, each.p50, VIEW_GOAL) for name, each in self.views.items()]
         if self.people is not None:
-            found += [("page", name, each.p95, HTTP_GOAL) for name, each in self.people.pages.items()]
+            slowest = self.people.slowest
+            found += [
+                (f"page (slowest: {slowest[name][0]}, {slowest[name][1].p50:,.0f} ms)", name, each.p95, HTTP_GOAL)
+                for name, each in self.people.pages.items()
+            ]
         found += [("page in the browser", name, each.p95, PAGE_GOAL) for name, each in self.loads.items()]
         found += [("interaction", name, each.p95, INTERACTION_GOAL) for name, each in self.interactions.items()]
         return [
@@ -278,12 +293,21 @@ def load(site: Site, dashboard: psutil.Process, *, clients: int, pause: float, s
     with usage_of(dashboard) as usage:
         took = asyncio.run(_request(site, clients=clients, pause=pause, seconds=seconds))
     process = usage()
-    count = sum(map(len, took.values()))
-    return Load({path: Times.of(times) for path, times in took.items()}, round(count / seconds, 1), process)
+    count = sum(len(times) for addresses in took.values() for times in addresses.values())
+    slowest = {
+        path: max(addresses, key=lambda each: statistics.mean(addresses[each])) for path, addresses in took.items()
+    }
+    return Load(
+        {path: Times.of([*chain.from_iterable(addresses.values())]) for path, addresses in took.items()},
+        {path: (address, Times.of(took[path][address])) for path, address in slowest.items()},
+        round(count / seconds, 1),
+        process,
+    )
 
 
-async def _request(site: Site, *, clients: int, pause: float, seconds: float) -> dict[str, list[float]]:
-    took: dict[str, list[float]] = {path: [] for path in site.addresses}
+async def _request(site: Site, *, clients: int, pause: float, seconds: float) -> dict[str, dict[str, list[float]]]:
+    """Return the times of the requests by page and address."""
+    took: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     async def visit(number: int) -> None:
         chance = random.Random(number)  # noqa: S311  a choice of pages, no secret
@@ -294,14 +318,14 @@ async def _request(site: Site, *, clients: int, pause: float, seconds: float) ->
                 address = chance.choice(site.addresses[path])
                 began = time.perf_counter()
                 answer = await client.get(address)
-                took[path].append(time.perf_counter() - began)
+                took[path][address].append(time.perf_counter() - began)
                 answer.raise_for_status()
                 if pause:
                     await asyncio.sleep(pause * (0.5 + chance.random()))
 
     end = time.perf_counter() + seconds
     await asyncio.gather(*(visit(number) for number in range(clients)))
-    return {path: times for path, times in took.items() if times}
+    return {path: dict(took[path]) for path in site.addresses if path in took}
 
 
 @contextmanager
