@@ -27,9 +27,10 @@ from benchmarks.cost import RUNS, events_at, kind_of
 from benchmarks.latency import wait_until
 from benchmarks.machine import this_machine
 from benchmarks.servers import own_stack, processes
-from churn_platform.database import advisory_locks, stream_layouts
+from churn_platform.database import advisory_locks, stream_layouts, stream_positions
 from churn_platform.environments import created_topics
-from churn_platform.kafka import clients
+from churn_platform.kafka import clients, topics
+from churn_platform.lanes import Lane
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
 from churn_platform.stream.config import StreamConfig
@@ -60,7 +61,8 @@ class Drained:
     """A backlog that was read.
 
     Attributes:
-        events_per_second: from its first commit to its last one.
+        events_per_second: from when each lane has committed until one of them has read its part. What comes after says
+            how equal the parts are, and the lane that is ready explains high risks meanwhile.
         events_per_commit: on average.
         parts: microseconds of CPU per event by kind of process, of the runs and the servers.
     """
@@ -99,7 +101,8 @@ class Comparison:
         self._config = StreamConfig.from_settings(settings())
         bundle = work.trained_bundle(stack.local / "bundle")
         work.promote(self._config.dsn, bundle)
-        created_topics.create_missing(clients.admin(self._config.kafka.client), self._config)
+        self._admin = clients.admin(self._config.kafka.client)
+        created_topics.create_missing(self._admin, self._config)
         self._customers = work.customers()
         self._connection = psycopg.connect(self._config.dsn, autocommit=True)
         self._runs: list[psutil.Process] = []
@@ -127,7 +130,7 @@ class Comparison:
         """
         with self._waiting_runs(lanes) as holder:
             work.fill(self._config.events_topic, self._customers, events)
-            return Measured(self._drain(events, holder), self._cpu_at(rate, seconds, warm_up))
+            return Measured(self._drain(lanes, holder), self._cpu_at(rate, seconds, warm_up))
 
     @contextmanager
     def _waiting_runs(self, lanes: int) -> Iterator[psycopg.Connection]:
@@ -151,21 +154,46 @@ class Comparison:
                     process.wait()
                 wait_until(lambda: not advisory_locks.streaming_sessions(self._connection), "the end of the runs")
 
-    def _drain(self, events: int, holder: psycopg.Connection) -> Drained:
-        """Let the runs read a backlog."""
-        before, _ = self._counts()
+    def _drain(self, lanes: int, holder: psycopg.Connection) -> Drained:
+        """Let the runs read a backlog, and measure while each lane has a part of it.
+
+        Raises:
+            RuntimeError: the backlog of a lane was read in one commit.
+        """
+        topic = topics.describe(self._admin, self._config.events_topic)
+        ends = topics.list_offsets(self._admin, topic, topics.LATEST)
+        parts = [topics.part_of(topic, Lane(lanes, number)).partitions for number in range(lanes)]
+
+        def positions() -> dict[int, int]:
+            return {**dict.fromkeys(ends, 0), **stream_positions.next_offsets(self._connection, topic.topic_id)}
+
+        starts = positions()
+
+        def begun() -> bool:
+            now = positions()
+            return all(any(now[p] > starts[p] for p in part) for part in parts)
+
+        def ended() -> list[bool]:
+            now = positions()
+            return [all(now[p] >= ends[p] for p in part) for part in parts]
+
         holder.close()
-        wait_until(lambda: self._counts()[0] > before, "the first commit")
-        (first, commits), began, spent = self._counts(), time.monotonic(), self._cpu_seconds()
-        while (now := self._counts())[0] < before + events:
+        wait_until(begun, "a commit of each lane")
+        (before, commits), began, spent = self._counts(), time.monotonic(), self._cpu_seconds()
+        while not any(ended()):
             time.sleep(POLL_SECONDS)
-        read = before + events - first
+        (after, more_commits), took = self._counts(), time.monotonic() - began
+        used = _more(self._cpu_seconds(), spent)
+        read = after - before
         if not read:
-            raise RuntimeError(f"A backlog of {events:,} events is read in one commit: measure a larger one.")
+            raise RuntimeError(
+                f"The backlog of a lane was read in one commit, with {lanes} lanes: measure a larger one."
+            )
+        wait_until(lambda: all(ended()), "the end of the backlog")
         return Drained(
-            events_per_second=read / (time.monotonic() - began),
-            events_per_commit=read / (now[1] - commits),
-            parts={kind: round(1e6 * used / read, 2) for kind, used in _more(self._cpu_seconds(), spent).items()},
+            events_per_second=read / took,
+            events_per_commit=read / (more_commits - commits),
+            parts={kind: round(1e6 * seconds / read, 2) for kind, seconds in used.items()},
         )
 
     def _cpu_at(self, rate: float, seconds: float, warm_up: float) -> float:
