@@ -74,7 +74,7 @@ _IS_PREPARED: Final = False
 _LAST: Final = "\U0010ffff"
 """Comes after every other character."""
 _COUNT: Final = sql.SQL("""
-    select count(*) from (select from customer_summary s where {conditions} limit %(limit)s) as found
+    select count(*) from (select from {customers} s where {conditions} limit %(limit)s) as found
 """)
 # Of the contact arm, customers with an open case of the control arm are not listed. They are few, so they are looked up
 # one by one: a join would read all customers.
@@ -214,7 +214,7 @@ def find(
     place = after or before
     is_backwards = after is None and before is not None
     read = Order(order.sort, order.is_descending != is_backwards)
-    customers = _FEW_CUSTOMERS if _are_few(connection, wanted.segments) else _ALL_CUSTOMERS
+    customers = _customers(connection, wanted.segments)
     query, parameters = _query(wanted, read, place, limit=limit + 1, customers=customers)
     with connection.cursor(row_factory=class_row(Customer)) as cursor:
         found = cursor.execute(query, parameters, prepare=_IS_PREPARED).fetchall()
@@ -246,7 +246,7 @@ def count(connection: psycopg.Connection, wanted: Filter, *, most: int) -> Count
         row = connection.execute(_COUNT_BY_SEGMENTS, parameters).fetchone()
         return Count(0 if row is None else row[0])
     conditions, parameters = _conditions(wanted)
-    query = _COUNT.format(conditions=_all(conditions))
+    query = _COUNT.format(customers=_customers(connection, wanted.segments), conditions=_all(conditions))
     row = connection.execute(query, {**parameters, "limit": most + 1}, prepare=_IS_PREPARED).fetchone()
     number = 0 if row is None else row[0]
     return Count(min(number, most), number > most)
@@ -263,12 +263,12 @@ def high_risk_threshold(connection: psycopg.Connection) -> float | None:
     return None if row is None else row[0]
 
 
-def _are_few(connection: psycopg.Connection, segments: Mapping[str, str]) -> bool:
-    """Return whether few customers have these values and bands, as the summaries know."""
+def _customers(connection: psycopg.Connection, segments: Mapping[str, str]) -> sql.SQL:
+    """Return where customers with these values and bands are read: a relation that depends on how many there are."""
     if not segments:
-        return False
+        return _ALL_CUSTOMERS
     row = connection.execute(_HAVE_SEGMENTS, (Jsonb(dict(segments)),)).fetchone()
-    return row is not None and row[0] <= _FEW
+    return _FEW_CUSTOMERS if row is not None and row[0] <= _FEW else _ALL_CUSTOMERS
 
 
 def _query(
