@@ -148,6 +148,8 @@ class Scorer:
 
     def _start_soon(self) -> None:
         """Score what waits: now, or after the pause if several clients send requests."""
+        if self._timer is not None and not self._large:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
