@@ -17,7 +17,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from churn_platform.api import answers, openapi, what_if
 from churn_platform.api.config import MOST_CUSTOMERS, ApiConfig
@@ -65,24 +65,17 @@ class _Route(APIRoute):
 class _App(FastAPI):
     """FastAPI with the schemas of this API, and without what takes longer than answering one customer.
 
-    Its interactive pages are off, because they load scripts from other hosts. It has no middleware: the gate answers
-    errors, and no endpoint has dependencies to close. Telemetry is off: the gate counts requests.
+    Its interactive pages are off, because they load scripts from other hosts.
     """
 
     def __init__(self, config: ApiConfig, **options: Any) -> None:
-        super().__init__(
-            title=TITLE,
-            version=version("churn-platform"),
-            docs_url=None,
-            redoc_url=None,
-            telemetry={"tracing": False, "metrics": False, "logs": False},
-            **options,
-        )
+        super().__init__(title=TITLE, version=version("churn-platform"), docs_url=None, redoc_url=None, **options)
         self._config = config
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """Return what answers requests."""
-        return self.router
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request without middleware: the gate answers errors, and no endpoint has anything to close."""
+        scope["app"] = self  # a router that is not part of an application answers errors itself
+        await self.router(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the description of the API."""

@@ -40,9 +40,9 @@ MOST_EXPLAINED_AT_ONCE: Final = 100
 """The same with reasons, which take longer than the scores."""
 MOST_WAITING: Final = 50_000
 """Customers that may wait, about half a second. More requests are refused instead of answered too late."""
-PAUSE_SECONDS: Final = 0.008
+PAUSE_SECONDS: Final = 0.012
 """Least time from the beginning of one call to that of the next while several clients send requests. At a thousand
-requests a second, eight of them share a call then."""
+requests a second, twelve of them share a call then."""
 THREADS: Final = 1  # XGBoost's: for a thousand rows, starting more threads takes longer than they save
 
 
@@ -148,9 +148,9 @@ class Scorer:
 
     def _start_soon(self) -> None:
         """Score what waits: now, or after the pause if several clients send requests."""
-        if self._timer is not None and not self._large:
-            return
         if self._timer is not None:
+            if not self._large:
+                return
             self._timer.cancel()
             self._timer = None
         loop = asyncio.get_running_loop()
