@@ -36,7 +36,7 @@ SMALL: Final = 100
 """A request of at most so many customers is not made to wait for large ones."""
 MOST_IN_THE_LOOP: Final = 100
 """Customers that are scored in the event loop, which waits for about 1 ms. With reasons they are not: those take
-longer. The thread takes 0.1 ms of CPU more for a call, and every request for one customer waits for a call."""
+longer. The thread takes 0.2 ms of CPU more for a call, and every request for one customer waits for a call."""
 MOST_AT_ONCE: Final = 1000
 """Customers that are scored at once take about 10 ms, which the next request waits for."""
 MOST_EXPLAINED_AT_ONCE: Final = 100
