@@ -1,7 +1,7 @@
 """The prediction API's web application: its routes."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
@@ -15,17 +15,17 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg_pool import ConnectionPool, PoolTimeout
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from churn_platform.api import answers, openapi, what_if
 from churn_platform.api.config import MOST_CUSTOMERS, ApiConfig
 from churn_platform.api.exceptions import ProblemError
-from churn_platform.api.gate import Gate
+from churn_platform.api.gate import Gate, first_header
 from churn_platform.api.metrics import Metrics
 from churn_platform.api.models import CONNECT_SECONDS, NAME, STATEMENT_SECONDS, ModelFollower, ServedModel
-from churn_platform.api.problems import answer_failure, answer_http_error, answer_problem, json_response
+from churn_platform.api.problems import json_response
 from churn_platform.api.scorer import Result, Scorer, with_sentences
 from churn_platform.database import customer_summary
 from churn_platform.database.connections import open_pool
@@ -52,18 +52,30 @@ _decode_many = msgspec.json.Decoder(_Many).decode
 class _Route(APIRoute):
     """A route whose endpoint takes the request and returns the response, so there is nothing to resolve for it."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await endpoint(Request(scope, receive))
+            await response(scope, receive, send)
+
+        self.app = answer
 
 
 class _App(FastAPI):
-    """FastAPI with the schemas of this API. Its interactive pages are off: they load scripts from other hosts."""
+    """FastAPI with the schemas of this API, and without what takes longer than answering one customer.
+
+    Its interactive pages are off, because they load scripts from other hosts.
+    """
 
     def __init__(self, config: ApiConfig, **options: Any) -> None:
         super().__init__(title=TITLE, version=version("churn-platform"), docs_url=None, redoc_url=None, **options)
         self._config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request without middleware: the gate answers errors, and no endpoint has anything to close."""
+        scope["app"] = self  # a router that is not part of an application answers errors itself
+        await self.router(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the description of the API."""
@@ -87,15 +99,7 @@ def create_app(config: ApiConfig) -> Gate:
         ApiError: the file of tokens cannot be read.
     """
     api = _Api(config)
-    app = _App(
-        config,
-        lifespan=api.lifespan,
-        exception_handlers={
-            ProblemError: answer_problem,
-            HTTPException: answer_http_error,
-            Exception: answer_failure,
-        },
-    )
+    app = _App(config, lifespan=api.lifespan)
     app.router.route_class = _Route
     schema = config.schema
     app.add_api_route(
@@ -281,22 +285,30 @@ class _Api:
         Raises:
             ProblemError: it is too large, or did not arrive completely.
         """
-        most = self._config.max_body_bytes
-        too_large = ProblemError(413, "Too large", f"The body has more than {most} bytes (API_MAX_BODY_BYTES).")
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > most:
-            raise too_large
+        declared = first_header(request.scope, b"content-length")
+        if declared.isdigit():
+            self._check_size(int(declared))
         chunks: list[bytes] = []
-        size = 0
-        try:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > most:
-                    raise too_large
-                chunks.append(chunk)
-        except ClientDisconnect as error:
-            raise ProblemError(400, "Incomplete", "The connection ended before the end of the body.") from error
+        size, is_complete = 0, False
+        while not is_complete:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ProblemError(400, "Incomplete", "The connection ended before the end of the body.")
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            self._check_size(size)
+            is_complete = not message.get("more_body", False)
         return b"".join(chunks)
+
+    def _check_size(self, size: int) -> None:
+        """Check the bytes of a body.
+
+        Raises:
+            ProblemError: it is too large.
+        """
+        most = self._config.max_body_bytes
+        if size > most:
+            raise ProblemError(413, "Too large", f"The body has more than {most} bytes (API_MAX_BODY_BYTES).")
 
     # What is known
 
@@ -407,6 +419,8 @@ def _wants_reasons(request: Request) -> bool:
     Raises:
         ProblemError: the parameter has another value than true or false.
     """
+    if not request.scope["query_string"]:
+        return False
     given = request.query_params.get("reasons", "false")
     if given not in ("true", "false"):
         raise ProblemError(422, "The request is not valid", f"reasons is {given[:40]!r}: expected true or false.")

@@ -1,17 +1,17 @@
-"""What every request passes first: the check of its host, its token and its rate; then headers and figures."""
+"""What every request passes first: the check of its host, its token and its rate; then headers, errors and figures."""
 
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from churn_platform.api.config import ApiConfig
 from churn_platform.api.exceptions import ProblemError
 from churn_platform.api.metrics import Metrics
-from churn_platform.api.problems import problem_response
+from churn_platform.api.problems import error_response
 from churn_platform.api.rate_limit import RateLimit
 from churn_platform.api.tokens import TokenFile
 
@@ -58,9 +58,9 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        status = 0  # until an answer has begun
 
-        async def send_with_headers(message: Message) -> None:
+        async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -68,18 +68,22 @@ class Gate:
             await send(message)
 
         try:
-            try:
-                self._check(scope)
-            except ProblemError as problem:
-                await problem_response(problem)(scope, receive, send_with_headers)
-            else:
-                await self._app(scope, receive, send_with_headers)
+            self._check(scope)
+            await self._app(scope, receive, answer)
+        except (ProblemError, HTTPException) as error:
+            if status:
+                raise
+            await error_response(error, method=scope["method"])(scope, receive, answer)
+        except Exception as error:
+            if not status:
+                await error_response(error, method=scope["method"])(scope, receive, answer)
+            raise  # the server logs it, and closes the connection if an answer has begun
         finally:
             route = getattr(scope.get("route"), "path", _UNMATCHED)
             self._metrics.count_request(
                 method=_UNMATCHED if route == _UNMATCHED else scope["method"],
                 route=route,
-                status=status,
+                status=status or 500,
                 seconds=time.perf_counter() - started,
             )
 
@@ -89,14 +93,13 @@ class Gate:
         Raises:
             ProblemError: it may not.
         """
-        headers = Headers(scope=scope)
         name = LOCAL_CLIENT
         if scope["path"] in OPEN_PATHS:
             return
         if self._tokens is None:
-            self._check_host(headers.get("host", ""))
+            self._check_host(first_header(scope, b"host").decode("latin-1"))
         else:
-            name = _named(self._tokens, headers.get("authorization", ""))
+            name = _named(self._tokens, first_header(scope, b"authorization").decode("latin-1"))
         wait = self._limit.take(name)
         if wait > 0:
             raise ProblemError(
@@ -119,6 +122,15 @@ class Gate:
                 "Misdirected request",
                 f"Without API_TOKENS, requests are answered only under these names: {', '.join(sorted(self._hosts))}.",
             )
+
+
+def first_header(scope: Scope, name: bytes) -> bytes:
+    """Return the value of the first header with this name, in lower case; empty if there is none."""
+    for each, value in scope["headers"]:
+        if each == name:
+            found: bytes = value
+            return found
+    return b""
 
 
 def _named(tokens: TokenFile, authorization: str) -> str:

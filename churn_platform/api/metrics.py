@@ -25,11 +25,18 @@ class Metrics:
         self._scored = Counter(*_described(metrics.API_SCORED), registry=self._registry)
         self._refused = Counter(*_described(metrics.API_REFUSED), registry=self._registry)
         self._version = Gauge(*_described(metrics.API_MODEL_VERSION), registry=self._registry)
+        # Counter.labels() takes longer than counting.
+        self._counters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count_request(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answered request."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        counters = self._counters.get((method, route, status))
+        if counters is None:
+            counters = self._requests.labels(method, route, str(status)), self._seconds.labels(route)
+            self._counters[method, route, status] = counters
+        requests, times = counters
+        requests.inc()
+        times.observe(seconds)
 
     def count_customers(self, *, scored: int, refusals: Iterable[str], fields: Iterable[str]) -> None:
         """Count the customers of a request.

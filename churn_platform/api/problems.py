@@ -5,7 +5,6 @@ from typing import Final
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from churn_platform.api.answers import Problem
@@ -31,27 +30,25 @@ def problem_response(problem: ProblemError) -> Response:
     return Response(_encode(document), problem.status, headers, media_type=PROBLEM_TYPE)
 
 
-async def answer_problem(_: Request, error: Exception) -> Response:
-    """Answer a request whose handler has raised a ProblemError."""
-    if not isinstance(error, ProblemError):
-        raise error
-    return problem_response(error)
+def error_response(error: Exception, *, method: str) -> Response:
+    """Return the answer to a request that has raised an error.
 
+    A ProblemError says what is wrong. An HTTPException is that of a request without a route. Any other error is only
+    for the log.
 
-async def answer_http_error(request: Request, error: Exception) -> Response:
-    """Answer a request for which there is no route."""
-    if not isinstance(error, HTTPException):
-        raise error
-    title = HTTPStatus(error.status_code).phrase
-    response = problem_response(
-        ProblemError(error.status_code, title, f"{request.method} is not possible here: see /openapi.json.")
-    )
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def answer_failure(_: Request, __: Exception) -> Response:
-    """Answer a request that has failed. The log has the error; the answer says nothing about it."""
+    Args:
+        error: what was raised.
+        method: that of the request.
+    """
+    if isinstance(error, ProblemError):
+        return problem_response(error)
+    if isinstance(error, HTTPException):
+        title = HTTPStatus(error.status_code).phrase
+        response = problem_response(
+            ProblemError(error.status_code, title, f"{method} is not possible here: see /openapi.json.")
+        )
+        response.headers.update(error.headers or {})
+        return response
     return problem_response(
         ProblemError(500, "Internal server error", "The request could not be answered. The log of the API says why.")
     )
