@@ -79,11 +79,13 @@ def test_the_image_contains_only_what_it_runs(composed: Composed) -> None:
             "churn_platform",
             "dagster.yaml",
             "data",
+            "deploy",
             "pyproject.toml",
             "requirements.lock",
             "sql",
         ),
     }
+    assert output_of(composed, "ls", "-A", "/app/deploy").split() == ["ecs"]  # what churn aws clean deletes
 
 
 def test_every_module_is_compiled(composed: Composed) -> None:
