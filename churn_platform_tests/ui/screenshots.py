@@ -72,11 +72,14 @@ def _screenshots(running: Running) -> Mapping[str, tuple[int, Callable[[DagsterU
     def lineage(ui: DagsterUi) -> None:
         groups = ("raw", "training", "predictions", "metrics")
         ui.lineage(*groups)
-        ui.text("champion_model").wait_for()
-        list_of_groups = ui.page.get_by_placeholder("Jump to…")
+        model = ui.text("champion_model")
+        model.wait_for()
         ui.page.get_by_role("button", name="panel_show_right").last.click()
-        list_of_groups.wait_for(state="hidden")
+        ui.page.get_by_placeholder("Jump to…").wait_for(state="hidden")
+        before = model.bounding_box()
         ui.page.mouse.dblclick(WIDTH / 4, 0.9 * LINEAGE_HEIGHT)  # beside the graph: fits it into the larger area
+        wait_until(lambda: model.bounding_box() != before, 30, "the graph to move")
+        model.element_handle().wait_for_element_state("stable")
 
     def asset(ui: DagsterUi) -> None:
         ui.asset("churn_predictions")
