@@ -24,7 +24,8 @@ QUICK = Path(__file__).with_name("test_in_browser.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests in the browser as slow, except those of one file, which `make test` runs in less than a minute."""
     for item in items:
-        if item.path.parent == QUICK.parent and item.path != QUICK and "browser" in item.fixturenames:
+        is_other = item.path.parent == QUICK.parent and item.path != QUICK
+        if is_other and isinstance(item, pytest.Function) and "browser" in item.fixturenames:
             item.add_marker(pytest.mark.slow)
 
 

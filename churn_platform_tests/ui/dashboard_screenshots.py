@@ -193,7 +193,7 @@ def _restate_minutes(connection: psycopg.Connection, *, live_since: datetime) ->
         connection: in autocommit mode.
         live_since: since when the latencies of the events are those of the stream.
     """
-    measured = dict(
+    measured: dict[int, int] = dict(
         connection.execute(
             "select width_bucket(1000 * extract(epoch from predicted_at - event_timestamp)::double precision, "
             "%s::double precision[]), count(*) from churn_predictions where event_timestamp >= %s group by 1",
