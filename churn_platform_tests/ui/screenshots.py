@@ -27,7 +27,7 @@ SETTINGS: Final = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "0"}
 CUSTOMERS: Final = 10_000
 # No late ones: the picture of a batch shows the latency of the stream.
 EVENTS: Final = ("--rate", "500", "--duration", "40", "--bad", "0.01", "--duplicates", "0.01")
-LINEAGE_HEIGHT: Final = 720
+LINEAGE_HEIGHT: Final = 820
 
 
 def main() -> None:
