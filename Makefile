@@ -133,7 +133,7 @@ test-image: install ## Build the image with buildah, and run the services of doc
 	$(BIN)/python -m churn_platform_tests.image $(ARGS)
 
 .PHONY: test-dashboard
-test-dashboard: install ## Test the dashboard, also in headless Chromium, which `make test` leaves out where it is missing
+test-dashboard: install ## Test the dashboard, with all tests in headless Chromium, of which `make test` runs one minute
 	$(BIN)/python -m pytest $(ALL) -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --require-browser \
 		churn_platform_tests/dashboard $(ARGS)
 
@@ -142,7 +142,7 @@ test-ui: install ## Test the Dagster UI in headless Chromium
 	$(BIN)/python -m pytest -m ui churn_platform_tests/ui $(ARGS)
 
 .PHONY: screenshots
-screenshots: install ## Take the screenshots in docs/images again, in headless Chromium
+screenshots: install ## Take the screenshots in docs/images again, in headless Chromium (ARGS=dashboard or ARGS=dagster: only those)
 	$(BIN)/python -m churn_platform_tests.ui.screenshots $(ARGS)
 
 .PHONY: soak

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from math import ceil, floor, log10
 from typing import Final, Literal
 
 from churn_platform.dashboard.formats import NOTHING, day, number
@@ -24,6 +25,8 @@ SHORTEST_TIME: Final = timedelta(minutes=10)
 """What an axis of times shows at least, because its ticks show minutes."""
 FEW_DAYS: Final = timedelta(days=7)
 DAY_MILLISECONDS: Final = 86_400_000
+MOST_DIVIDED_DECADES: Final = 3
+"""Powers of ten on a logarithmic axis between which there is room for further ticks."""
 MOST_MARKED: Final = 30
 """Points of a line that are marked. More would hide it; fewer may be far from each other."""
 
@@ -170,6 +173,7 @@ def line_chart(
             "yanchor": "top",
             "showarrow": False,
             "borderpad": 0,
+            "bgcolor": "card",  # readable where a line of the chart passes behind it
             "font": {"size": 11},
         }
         for note in notes
@@ -339,7 +343,7 @@ def _chart(
     if y.range is not None:
         values["range"] = list(y.range)
     if y.is_logarithmic:
-        values["type"] = "log"
+        values |= {"type": "log", "tickvals": _logarithmic_ticks([each for one in series for each in one.values])}
     names: dict[str, object] = {"title": {"text": "" if is_flat else x_title}, "automargin": True}
     if is_flat:
         names["autorange"] = "reversed"
@@ -398,6 +402,17 @@ def _around(times: Sequence[date]) -> tuple[date, date]:
     shortest = SHORTEST_TIME if isinstance(times[0], datetime) else timedelta(days=1)
     margin = max((shortest - (last - first)) / 2, (last - first) / 40)
     return first - margin, last + margin
+
+
+def _logarithmic_ticks(values: Sequence[float | None]) -> list[float]:
+    """Return the ticks of a logarithmic axis: 1, 2, 5, 10 and so on, or the powers of ten alone if there are many.
+
+    Plotly would write 2 and 5 for 20 and 500, or every multiple of 10, one over the other.
+    """
+    known = [log10(each) for each in values if each is not None and each > 0]
+    low, high = (floor(min(known)), ceil(max(known))) if known else (0, 0)
+    leading = (1, 2, 5) if high - low <= MOST_DIVIDED_DECADES else (1,)
+    return [digit * 10.0**power for power in range(low, high + 1) for digit in leading]
 
 
 def _bound(bound: Bound, *, is_flat: bool = False) -> Mapping[str, object]:

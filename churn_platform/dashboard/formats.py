@@ -18,6 +18,11 @@ def number(value: float | None, digits: int = 0) -> str:
     return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
+def counted(value: float, noun: str) -> str:
+    """Return a whole number of something, such as 1 event or 12,345 events."""
+    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
+
+
 def short_number(value: float | None) -> str:
     """Return a number of at most four digits with its unit, such as 12.3 k or 4.1 M."""
     if value is None:

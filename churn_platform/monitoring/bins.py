@@ -19,6 +19,20 @@ def bin_labels(*, edges: Sequence[float], categories: Sequence[str], dates: bool
         return [*categories, "other", "missing"]
     if not edges:
         return ["all", "missing"]
-    texts = [str(_EPOCH + timedelta(days=int(edge))) if dates else f"{edge:,.6g}" for edge in edges]
+    texts = [str(_EPOCH + timedelta(days=int(edge))) for edge in edges] if dates else _texts(edges)
     between = [f"{low} to {high}" for low, high in pairwise(texts)]
     return [f"below {texts[0]}", *between, f"from {texts[-1]}", "missing"]
+
+
+def _texts(edges: Sequence[float]) -> list[str]:
+    """Return edges as text: whole ones as they are, others with as few digits as tell each from the others.
+
+    These have three significant digits at least, and six at most.
+    """
+    texts: list[str] = []
+    for digits in range(3, 7):
+        rounded = [edge if float(edge).is_integer() else float(f"{edge:.{digits}g}") for edge in edges]
+        texts = [f"{edge:,.0f}" if float(edge).is_integer() else f"{edge:,.6g}" for edge in rounded]
+        if len(set(texts)) == len(texts):
+            break
+    return texts

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ConsoleMessage, Page
+from playwright.sync_api import ConsoleMessage, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 WIDE: Final = 1280
@@ -65,6 +65,18 @@ def open_without_errors(page: Page, path: str) -> list[str]:
     return errors
 
 
+def draw_charts(page: Page) -> None:
+    """Scroll to each chart of an open page, and wait until it is drawn."""
+    for chart in page.locator(".plot").all():
+        chart.scroll_into_view_if_needed()
+        expect(chart).to_have_attribute("data-drawn", "")
+
+
+def serious_findings(page: Page) -> list[str]:
+    """Return axe's serious and critical findings on an open page, as it is now."""
+    return _findings(page, _ALL_RULES)
+
+
 def barriers(page: Page) -> list[str]:
     """Return what keeps somebody from using an open page, each with the theme and the width at which it was found.
 
@@ -75,7 +87,7 @@ def barriers(page: Page) -> list[str]:
     page.set_viewport_size({"width": PHONE, "height": HEIGHT})
     found = [f"{PHONE} px: {each}" for each in [*_too_wide(page), *_findings(page, _SCROLLING)]]
     page.set_viewport_size({"width": WIDE, "height": HEIGHT})
-    found += [f"{WIDE} px: {each}" for each in [*_too_wide(page), *_findings(page, _ALL_RULES)]]
+    found += [f"{WIDE} px: {each}" for each in [*_too_wide(page), *serious_findings(page)]]
     page.emulate_media(color_scheme="dark")
     found += [f"dark: {each}" for each in _findings(page, _COLORS)]
     page.emulate_media(color_scheme="light")

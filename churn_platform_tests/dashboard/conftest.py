@@ -1,6 +1,7 @@
 """Fixtures of the dashboard's tests."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -16,6 +17,16 @@ from churn_platform_tests.browsers import NoChromiumError, chromium, find_chromi
 from churn_platform_tests.dashboard.site import Site, serving, window_of
 from churn_platform_tests.dashboard.summaries import as_viewer
 from churn_platform_tests.worker.ledger import FollowedLedger
+
+QUICK = Path(__file__).with_name("test_in_browser.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in the browser as slow, except those of one file, which `make test` runs in less than a minute."""
+    for item in items:
+        is_other = item.path.parent == QUICK.parent and item.path != QUICK
+        if is_other and isinstance(item, pytest.Function) and "browser" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
 
 
 def config_of(stack: Stack, database: str, schema: CustomerSchema) -> DashboardConfig:

@@ -16,7 +16,6 @@ from churn_platform_tests.dashboard.site import window_of
 IN_NAVIGATION = [page.path for page in PAGES if page.label]
 
 
-@pytest.mark.slow  # the tests of each page check it with data
 @pytest.mark.parametrize("path", IN_NAVIGATION)
 def test_a_page_without_data_has_no_barriers(window: BrowserContext, path: str) -> None:
     page = window.new_page()

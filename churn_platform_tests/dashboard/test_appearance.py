@@ -5,7 +5,6 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import psycopg
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from churn_platform.schema.customer_schema import CustomerSchema
@@ -28,7 +27,6 @@ def opened(window: BrowserContext) -> Page:
     return page
 
 
-@pytest.mark.slow
 def test_the_theme_is_that_of_the_system_until_another_is_chosen(window: BrowserContext) -> None:
     page = opened(window)
     light, text = page.evaluate(BACKGROUND), page.evaluate(AXIS_COLOR)

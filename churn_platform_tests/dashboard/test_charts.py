@@ -1,4 +1,4 @@
-"""The axes of charts over time: they show the whole time, and no tick twice."""
+"""The axes of charts: those over time show the whole time, and no tick twice."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -53,3 +53,20 @@ def test_many_days_leave_the_ticks_to_plotly() -> None:
     axis = axis_of([NOW.date() + timedelta(days=number) for number in range(30)], [1.0] * 30)
 
     assert "dtick" not in axis
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([8.0, None, 70.0], [1, 2, 5, 10, 20, 50, 100, 200, 500]),
+        ([30.0, 4e6], [1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7]),
+        ([0.0, None], [1, 2, 5]),
+    ],
+)
+def test_a_logarithmic_axis_has_as_many_ticks_as_there_is_room_for(
+    values: Sequence[float | None], expected: Sequence[float]
+) -> None:
+    axis = Axis("ms", ticks=",", is_logarithmic=True)
+    chart = line_chart(HEADING, range(len(values)), [Series("Latency", values)], x_title="Place", y=axis)
+    layout: Any = chart.figure["layout"]
+    assert layout["yaxis"]["tickvals"] == expected

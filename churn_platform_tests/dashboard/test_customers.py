@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import psycopg
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Page, expect
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from python_calamine import CalamineWorkbook
 
@@ -24,7 +24,7 @@ from churn_platform.local.stack import Stack
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.toml_file import load_schema
 from churn_platform.settings import PROJECT_ROOT
-from churn_platform_tests.dashboard.accessibility import barriers, open_without_errors
+from churn_platform_tests.dashboard.accessibility import HEIGHT, PHONE, barriers, open_without_errors
 from churn_platform_tests.dashboard.site import PageOf, Site, serving
 from churn_platform_tests.dashboard.summaries import add_case, as_viewer, summarize
 from churn_platform_tests.database.conftest import new_database
@@ -32,6 +32,11 @@ from churn_platform_tests.worker.ledger import FollowedLedger, Scored
 
 CAPTION = "Customers at their latest event"
 HOUR = timedelta(hours=1)
+LINES_OF_TEXT = """(element) => {
+    const range = document.createRange();
+    range.selectNodeContents(element.lastChild);
+    return range.getClientRects().length;
+}"""
 COLUMNS = ("customer", "risk", "band", "change", "money", "reasons", "country", "gender", "age", "products", "latest")
 
 
@@ -401,6 +406,28 @@ def test_filters_and_pages_work_in_the_browser(
     expect(page.get_by_role("heading", level=1, name="Customer 1")).to_be_visible()
 
     assert errors == []
+
+
+@pytest.fixture
+def one_customer(
+    window: BrowserContext, connection: psycopg.Connection, ledger: FollowedLedger, bank_schema: CustomerSchema
+) -> Page:
+    """The list of one customer with long values."""
+    ledger.commit([Scored(15_688_053, 0.984, ago=HOUR, age=64.0, gender="Female", balance=213_882.0)], explained=True)
+    summarize(connection, bank_schema)
+    page = window.new_page()
+    page.goto("/customers")
+    return page
+
+
+def test_every_column_is_in_a_window_of_1200_pixels(one_customer: Page) -> None:
+    one_customer.set_viewport_size({"width": 1200, "height": HEIGHT})
+    assert one_customer.get_by_role("region", name="Customers").evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
+def test_on_a_phone_a_score_is_one_line(one_customer: Page) -> None:
+    one_customer.set_viewport_size({"width": PHONE, "height": HEIGHT})
+    assert one_customer.get_by_role("cell", name="98.4 %").evaluate(LINES_OF_TEXT) == 1
 
 
 def test_has_no_barriers_with_customers(

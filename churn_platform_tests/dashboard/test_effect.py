@@ -9,16 +9,15 @@ from playwright.sync_api import BrowserContext, expect
 from churn_platform.monitoring import retention_effect
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform_tests.dashboard.accessibility import barriers, open_without_errors, unreachable
+from churn_platform_tests.dashboard.seeding import OUTCOME_DAYS, add_call_lists
 from churn_platform_tests.dashboard.site import Site
 from churn_platform_tests.worker.ledger import Scored
 from churn_platform_tests.worker.teams import new_team
 
-DAYS = 60
-
 
 def compute(connection: psycopg.Connection) -> None:
     """Compare the arms as the daily schedule does."""
-    retention_effect.compute(connection, outcome_days=DAYS, customer_value=None, now=datetime.now(UTC))
+    retention_effect.compute(connection, outcome_days=OUTCOME_DAYS, customer_value=None, now=datetime.now(UTC))
 
 
 @pytest.fixture
@@ -26,27 +25,8 @@ def entered(connection: psycopg.Connection, bank_schema: CustomerSchema) -> None
     """40 contacts of whom 10 left, 20 controls of whom 12 left, and 5 in Spain whose time is not over."""
     team = new_team(connection, bank_schema)
     team.commit(Scored(1, 0.9))
-    insert = """
-        insert into retention_list_entries (
-            day, entered_at, case_id, customer_id, arm, rank, priority, risk_score, money_at_risk, segments
-        )
-        select current_date - %(ago)s, now() - %(ago)s * interval '1 day', 1, %(first)s + n, %(arm)s, 1, 1, 0.9, 1000,
-            jsonb_build_object('geography', %(country)s::text)
-        from generate_series(1, %(count)s) as s (n)
-    """
     connection.execute("delete from retention_list_entries")
-    for first, count, arm, country, ago in (
-        (1_000, 40, "contact", "Germany", DAYS + 2),
-        (2_000, 20, "control", "Germany", DAYS + 2),
-        (3_000, 5, "contact", "Spain", 1),
-    ):
-        parameters = {"first": first, "count": count, "arm": arm, "country": country, "ago": ago}
-        connection.execute(insert, parameters)
-    connection.execute(
-        "insert into retention_entry_outcomes (entry, churned, contacted) "
-        "select entry, customer_id <= 1010 or customer_id between 2001 and 2012, arm = 'contact' "
-        "from retention_list_entries where customer_id < 3000"
-    )
+    add_call_lists(connection)
 
 
 def test_before_the_first_comparison_it_says_how_to_compute_one(site: Site) -> None:
@@ -105,7 +85,6 @@ def test_draws_the_intervals(window: BrowserContext, connection: psycopg.Connect
     expect(table.get_by_role("row", name="All months")).to_contain_text("35.0")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("entered")
 def test_has_no_barriers(window: BrowserContext, connection: psycopg.Connection) -> None:
     compute(connection)

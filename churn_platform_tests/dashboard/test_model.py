@@ -184,7 +184,6 @@ def test_choosing_a_version_leads_to_an_address_that_can_be_shared(window: Brows
     assert errors == []
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("champion")
 def test_has_no_barriers(window: BrowserContext) -> None:
     page = window.new_page()

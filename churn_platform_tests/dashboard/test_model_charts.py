@@ -10,6 +10,7 @@ from churn_platform.dashboard import model_charts
 from churn_platform.dashboard.charts import Bound, Chart
 from churn_platform.database.model_references import StoredFeature
 from churn_platform.database.pages.model import FeatureDrift
+from churn_platform.monitoring.bins import bin_labels
 from churn_platform_tests.dashboard import models
 from churn_platform_tests.features.customers import BANK
 
@@ -72,6 +73,18 @@ def test_a_distribution_names_its_largest_difference() -> None:
     assert chart.header == ["Values", "In training", "Now"]
     assert chart.rows == [["below 40", "0.500", "0.200"], ["from 40", "0.500", "0.700"], ["missing", "0.000", "0.100"]]
     assert "The largest difference is at below 40: 50.0 % in training, 20.0 % on 28 Nov 2026." in chart.summary
+
+
+def test_bins_have_as_few_digits_as_tell_them_apart() -> None:
+    edges = [0.0178831, 0.0306168, 97_198.5, 97_231.5, 2_026_000.0]
+    assert bin_labels(edges=edges, categories=[], dates=False)[:5] == [
+        "below 0.01788",
+        "0.01788 to 0.03062",
+        "0.03062 to 97,200",
+        "97,200 to 97,230",
+        "97,230 to 2,026,000",
+    ]
+    assert bin_labels(edges=[0.0178831, 0.5], categories=[], dates=False)[0] == "below 0.0179"
 
 
 def test_a_version_without_data_has_empty_charts() -> None:

@@ -1,5 +1,7 @@
 """The page about the present."""
 
+from collections.abc import Mapping
+
 import psycopg
 import pytest
 from playwright.sync_api import BrowserContext, expect
@@ -29,7 +31,10 @@ def test_shows_the_lag_that_the_worker_found_last(site: Site, connection: psycop
     stream_lag.record(connection, waiting=12_345, problem="")
     page = site.page("/now")
     assert page.figure("Lag") == "12,345"
+    assert "12,345 events wait" in page.text
     assert "Everything works" in page.text
+    stream_lag.record(connection, waiting=1, problem="")
+    assert "1 event waits" in site.page("/now").text
 
 
 def test_the_retention_team_sees_predictions_of_the_contact_arm_only(
@@ -47,14 +52,18 @@ def test_the_retention_team_sees_predictions_of_the_contact_arm_only(
     assert "leave out the control group" in page.text
 
 
-def test_events_that_were_sent_late_are_counted_beside_the_latency(site: Site, connection: psycopg.Connection) -> None:
-    counts = [0] * (len(LATENCY_BOUNDS_MS) + 1)
-    counts[4], counts[-1] = 100, 1_234
+def add_minute(connection: psycopg.Connection, *, ago: int, latencies: Mapping[int, int]) -> None:
+    """Count the predictions of a minute by their latencies: how many are in each place between LATENCY_BOUNDS_MS."""
+    counts = [latencies.get(place, 0) for place in range(len(LATENCY_BOUNDS_MS) + 1)]
     connection.execute(
         "insert into stream_minutes (minute, predictions, dead_letters, latency_counts) "
-        "values (date_trunc('minute', now()) - interval '2 minutes', 1_334, 0, %s)",
-        (counts,),
+        "values (date_trunc('minute', now()) - %s * interval '1 minute', %s, 0, %s)",
+        (ago, sum(counts), counts),
     )
+
+
+def test_events_that_were_sent_late_are_counted_beside_the_latency(site: Site, connection: psycopg.Connection) -> None:
+    add_minute(connection, ago=2, latencies={4: 100, len(LATENCY_BOUNDS_MS): 1_234})
 
     page = site.page("/now")
 
@@ -102,3 +111,16 @@ def test_opens_without_an_error_in_the_browser(window: BrowserContext) -> None:
     expect(page.get_by_role("heading", level=1, name="Now")).to_be_visible()
     expect(page.locator("#plot-rate .main-svg").first).to_be_visible()
     assert errors == []
+
+
+def test_each_tick_of_the_latency_has_its_whole_number(window: BrowserContext, connection: psycopg.Connection) -> None:
+    for ago in (2, 3):
+        add_minute(connection, ago=ago, latencies={1: 50, 10: 50})
+    page = window.new_page()
+    page.goto("/now")
+    page.locator("#plot-latency").scroll_into_view_if_needed()
+    ticks = page.locator("#plot-latency .ytick text")
+    expect(ticks.first).to_be_visible()
+    values = [float(each) for each in ticks.all_text_contents()]
+    assert values == sorted(values)
+    assert 100 in values

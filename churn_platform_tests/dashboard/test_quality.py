@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -12,44 +11,12 @@ from churn_platform.dashboard.config import DashboardConfig
 from churn_platform.database import model_versions, operator_conditions, stored_outcomes, stream_lag
 from churn_platform_tests.dashboard import models
 from churn_platform_tests.dashboard.accessibility import barriers, open_without_errors
+from churn_platform_tests.dashboard.seeding import MESSAGE, add_dead_letters
 from churn_platform_tests.dashboard.site import Site, serving
 from churn_platform_tests.worker.ledger import TOPIC_ID, FollowedLedger
 
-MESSAGE = '{"CustomerId": 15634602, "Age": "secret"}'
 RUN = "5f0c9f7e-65a8-4b2c-9d0a-2f0a8f1b9d55"
 EXPECTED_AGE = "Age: expected a number from 18 to 120 years, or null, got "
-
-
-def add_dead_letters(
-    connection: psycopg.Connection,
-    ledger: FollowedLedger,
-    reasons: list[str],
-    *,
-    ago: timedelta = timedelta(minutes=5),
-    first: int = 0,
-    retried: bool = False,
-) -> None:
-    """Store a dead letter for each reason, and count them as the worker does."""
-    read = datetime.now(UTC) - ago
-    for number, reason in enumerate(reasons, start=first):
-        connection.execute(
-            "insert into dead_letter_events (topic_id, kafka_partition, kafka_offset, batch, topic, reason, payload, "
-            "received_at, retry_event_id, retried_at) values (%s, 0, %s, %s, 'events', %s, %s, %s, %s, %s)",
-            (
-                TOPIC_ID,
-                number,
-                ledger.batch,
-                reason,
-                MESSAGE.encode(),
-                read,
-                *((uuid4(), read) if retried else (None,) * 2),
-            ),
-        )
-    connection.execute(
-        "insert into stream_minutes values (date_trunc('minute', %s::timestamptz), 990, %s, array_fill(0::bigint, "
-        "array[21]))",
-        (read, len(reasons)),
-    )
 
 
 @pytest.fixture
@@ -209,7 +176,6 @@ def test_a_reason_opens_its_list(window: BrowserContext) -> None:
     assert errors == []
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("dead_letters")
 def test_has_no_barriers(window: BrowserContext, connection: psycopg.Connection) -> None:
     models.add_version(connection, 1)

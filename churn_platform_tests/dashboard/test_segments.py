@@ -13,7 +13,7 @@ from churn_platform.dashboard.formats import NOTHING
 from churn_platform.dashboard.segments import in_order, value_in_text, value_name
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
-from churn_platform_tests.dashboard.accessibility import barriers, open_without_errors
+from churn_platform_tests.dashboard.accessibility import HEIGHT, PHONE, barriers, open_without_errors
 from churn_platform_tests.dashboard.seeding import predictions, summarize
 from churn_platform_tests.dashboard.site import Site, serving
 from churn_platform_tests.worker.ledger import FollowedLedger
@@ -274,6 +274,20 @@ def test_a_choice_applies_at_once(window: BrowserContext) -> None:
     expect(page.get_by_role("heading", name="Churn rate by Country and Age")).to_be_visible()
     expect(page.get_by_label("Measure")).to_have_value("churn")
     assert errors == []
+
+
+@pytest.mark.usefixtures("filled")
+def test_on_a_phone_the_title_of_horizontal_bars_is_not_cut(window: BrowserContext) -> None:
+    page = window.new_page()
+    page.set_viewport_size({"width": PHONE, "height": HEIGHT})
+    page.goto("/segments?by=geography&and=age")
+    chart = page.locator("#plot-groups")
+    chart.scroll_into_view_if_needed()
+    title, whole = chart.locator(".xtitle").bounding_box(), chart.bounding_box()
+    assert title is not None
+    assert whole is not None
+    assert whole["x"] <= title["x"]
+    assert title["x"] + title["width"] <= whole["x"] + whole["width"]
 
 
 @pytest.mark.usefixtures("filled")

@@ -8,7 +8,7 @@ from typing import Final
 import psycopg
 
 from churn_platform.dashboard.charts import Axis, Chart, Heading, Series, line_chart
-from churn_platform.dashboard.formats import NOTHING, milliseconds, number, percent
+from churn_platform.dashboard.formats import NOTHING, counted, milliseconds, percent
 from churn_platform.dashboard.latencies import percentile
 from churn_platform.dashboard.page import Page, View, Visit
 from churn_platform.dashboard.segments import FEW
@@ -107,8 +107,8 @@ def _rate_chart(minutes: Sequence[Minute], *, until: datetime) -> Chart:
     predictions = [float(known[each].predictions) if each in known else 0.0 for each in every]
     dead_letters = [float(known[each].dead_letters) if each in known else 0.0 for each in every]
     summary = (
-        f"{number(sum(predictions))} predictions and {number(sum(dead_letters))} dead letters in the last "
-        f"{MINUTES} minutes; at most {number(max(predictions))} predictions in one of them."
+        f"{counted(sum(predictions), 'prediction')} and {counted(sum(dead_letters), 'dead letter')} in the last "
+        f"{MINUTES} minutes; at most {counted(max(predictions), 'prediction')} in one of them."
     )
     return line_chart(
         Heading("rate", "Events by minute", summary),
@@ -138,7 +138,7 @@ def _latency_chart(minutes: Sequence[Minute], *, until: datetime) -> Chart:
         every,
         [Series("Half within", half), Series("99 % within", most, "second")],
         x_title="Minute",
-        y=Axis("ms", is_logarithmic=True),
+        y=Axis("ms", ticks=",", is_logarithmic=True),
     )
 
 

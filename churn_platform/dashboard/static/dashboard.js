@@ -4,6 +4,8 @@
 
 const TIMEOUT_MS = 20_000; // of a renewal; the server cancels its queries long before
 const LONGEST_PAUSE_S = 30;
+const NARROW_PX = 480; // of a chart, as on a phone
+const LINE_LETTERS = 16; // in a line of a text in it
 const roles = ["main", "second", "third", "good", "bad", "muted"];
 
 // Times
@@ -48,7 +50,7 @@ function colors() {
   const probe = document.createElement("span");
   document.body.append(probe);
   const found = {};
-  for (const role of [...roles, "text", "soft", "line"]) {
+  for (const role of [...roles, "text", "soft", "line", "card"]) {
     probe.style.color = `var(--${role})`;
     found[role] = getComputedStyle(probe).color;
   }
@@ -60,7 +62,7 @@ function colored(value, palette) {
   if (Array.isArray(value)) return value.map((each) => colored(each, palette));
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([name, each]) =>
-    [name, name === "color" && each in palette ? palette[each] : colored(each, palette)]));
+    [name, (name === "color" || name === "bgcolor") && each in palette ? palette[each] : colored(each, palette)]));
 }
 
 // Plotly shows a time as it is written, whatever its time zone. So each is written in the viewer's.
@@ -77,6 +79,30 @@ function inLocalTime(figure) {
   const annotations = (figure.layout.annotations ?? []).map((each) => ({ ...each, x: local(each.x) }));
   const xaxis = { ...figure.layout.xaxis, range: figure.layout.xaxis.range.map(local) };
   return { data, layout: { ...figure.layout, xaxis, shapes, annotations } };
+}
+
+function inLines(text, most) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const last = lines[lines.length - 1];
+    if (last && last.length + 1 + word.length > most) lines.push(word);
+    else lines[lines.length - 1] = last ? `${last} ${word}` : word;
+  }
+  return lines.join("<br>");
+}
+
+// On a narrow screen the names of horizontal bars leave little room for the bars and for the title below them. So they
+// are smaller there, and take several lines where bars are as high as these.
+function fitted(figure, width) {
+  const { xaxis, yaxis, height } = figure.layout;
+  if (width >= NARROW_PX || yaxis.autorange !== "reversed") return figure;
+  const names = figure.data[0].y;
+  const ticks = height ? { tickvals: names, ticktext: names.map((name) => inLines(name, LINE_LETTERS)) } : {};
+  return { data: figure.data, layout: {
+    ...figure.layout,
+    xaxis: { ...xaxis, nticks: 4, title: { text: inLines(xaxis.title.text, LINE_LETTERS) } },
+    yaxis: { ...yaxis, ...ticks, tickfont: { size: 11 } },
+  } };
 }
 
 // Plotly has 4.7 MB, so it is loaded when the first chart comes into view, and not at all on pages without one.
@@ -114,7 +140,8 @@ async function draw(script) {
   const place = document.getElementById(script.dataset.plot);
   if (!place || !script.isConnected) return; // the page was renewed meanwhile
   const palette = colors();
-  const { data, layout } = colored(inLocalTime(JSON.parse(script.textContent)), palette);
+  const figure = fitted(inLocalTime(JSON.parse(script.textContent)), place.clientWidth);
+  const { data, layout } = colored(figure, palette);
   const axis = { gridcolor: palette.line, zerolinecolor: palette.line, automargin: true };
   Plotly.react(place, data, {
     ...layout,
