@@ -196,6 +196,10 @@ bench-peers-latency: install ## Measure latency to the topic of the platform and
 bench-batch: install ## Measure data preparation, training and the scoring of a file by the number of customers (ARGS="--sizes 10000,1000000")
 	$(BIN)/python -m benchmarks.batch $(ARGS)
 
+.PHONY: bench-large-file
+bench-large-file: install spark ## Prepare a file that is larger than memory with Spark and train on it: memory of each process (ARGS="--customers 1000000")
+	$(BIN)/python -m benchmarks.large_file $(ARGS)
+
 .PHONY: bench-model
 bench-model: install ## Measure the model, and the effect of each choice in it (ARGS="--nested --trials 30")
 	$(BIN)/python -m benchmarks.model $(ARGS)

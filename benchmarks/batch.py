@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import this_machine
+from benchmarks.servers import own_stack
 
 SIZES: Final = (10_000, 100_000, 1_000_000, 10_000_000)
 
@@ -42,17 +43,18 @@ class Batch:
 
 
 def measure(console: Console, *, sizes: Sequence[int] = SIZES, train_at_most: int = max(SIZES)) -> list[Batch]:
-    """Measure one size after the other, each with temporary files."""
+    """Measure one size after the other, each with temporary files. Erased customers are in a database of its own."""
     found = []
-    for size in sizes:
-        with tempfile.TemporaryDirectory(prefix="churn-batch-") as folder:
-            _step("generate", size, folder)
-            preparation = _step("prepare", size, folder)
-            training = _step("train", size, folder) if size <= train_at_most else None
-            _step("bundle", size, folder)
-            to_csv, to_parquet = (_step(f"score to {form}", size, folder) for form in ("CSV", "Parquet"))
-        found.append(Batch(size, preparation, training, to_csv, to_parquet))
-        console.print(str(found[-1]), style="dim", highlight=False)
+    with own_stack():
+        for size in sizes:
+            with tempfile.TemporaryDirectory(prefix="churn-batch-") as folder:
+                _step("generate", size, folder)
+                preparation = _step("prepare", size, folder)
+                training = _step("train", size, folder) if size <= train_at_most else None
+                _step("bundle", size, folder)
+                to_csv, to_parquet = (_step(f"score to {form}", size, folder) for form in ("CSV", "Parquet"))
+            found.append(Batch(size, preparation, training, to_csv, to_parquet))
+            console.print(str(found[-1]), style="dim", highlight=False)
     return found
 
 

@@ -41,6 +41,21 @@ def data_preparation() -> "dg.JobDefinition":
     return defs.resolve_job_def("data_preparation_job")
 
 
+def train_and_evaluate(_: int) -> None:
+    """Run the training job on the prepared customers, as a launched run does. Raises if it fails."""
+    import dagster as dg
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.execute_job(dg.reconstructable(training), instance, raise_on_error=True)
+
+
+def training() -> "dg.JobDefinition":
+    """Return the job of the code location."""
+    from churn_platform.definitions import defs
+
+    return defs.resolve_job_def("training_job")
+
+
 def train(_: int) -> None:
     """Fit the model on the prepared training split, with its folds and its threshold, from disk after Spark."""
     from churn_platform.features.transform import take_features
@@ -48,14 +63,14 @@ def train(_: int) -> None:
     from churn_platform.files.memory import release_unused_memory
     from churn_platform.files.parquet import read_parquet
     from churn_platform.files.stored_frame import StoredFrame
-    from churn_platform.modeling import training
+    from churn_platform.modeling import training as fits
     from churn_platform.modeling.stored_features import StoredFeatures
     from churn_platform.schema.current import schema_of
     from churn_platform.settings import settings
 
     schema = schema_of(settings())
     uri = join(settings().platform.artifacts_root, "assets", "train_features.parquet")
-    features: training.Features
+    features: fits.Features
     if settings().spark.prepares == "spark":
         stored = StoredFrame(uri)
         features, churned = StoredFeatures(stored, schema.feature_names), stored[schema.target].to_numpy()
@@ -65,7 +80,7 @@ def train(_: int) -> None:
         features, churned = take_features(rows, schema.feature_names), rows[schema.target].to_numpy()
         del rows
     release_unused_memory()
-    training.train(features, churned, schema)
+    fits.train(features, churned, schema)
 
 
 def bundle(_: int) -> None:
@@ -80,7 +95,7 @@ def bundle(_: int) -> None:
     from churn_platform.features.scaling import MinMaxScaler
     from churn_platform.features.transform import FeatureTransform
     from churn_platform.model_store import save_bundle
-    from churn_platform.modeling import training
+    from churn_platform.modeling import training as fits
     from churn_platform.schema.current import schema_of
     from churn_platform.schema.generator import generate_customers
     from churn_platform.scoring.bundle import ModelBundle
@@ -97,7 +112,7 @@ def bundle(_: int) -> None:
         scaler=MinMaxScaler.fit(imputed, schema),
     )
     churned = rows[schema.target].to_numpy(np.int64)
-    trained = training.train(transform.transform(columns_of(rows, schema.feature_columns)), churned, schema)
+    trained = fits.train(transform.transform(columns_of(rows, schema.feature_columns)), churned, schema)
     found = ModelBundle(
         model=trained.model,
         transform=transform,
@@ -147,6 +162,7 @@ STEPS: Final[dict[str, Callable[[int], None]]] = {
     "generate": generate,
     "prepare": prepare,
     "train": train,
+    "train and evaluate": train_and_evaluate,
     "bundle": bundle,
     "score to CSV": score_to_csv,
     "score to Parquet": score_to_parquet,

@@ -24,9 +24,12 @@ BYTES_OF_EVENT: Final = 330
 BYTES_OF_PREDICTION: Final = 400
 """Sizes of the benchmarks' messages without headers: see "Workload" in docs/explanation/benchmarks.md."""
 LEAST_BROKERS: Final = 3
-LEAST_CORES: Final = 2  # of a broker or of PostgreSQL
 LEAST_ARCHIVE_DAYS: Final = 31  # of the setting ARCHIVE_DAYS
-LARGEST_MEMORY_GB: Final = 512  # of db.r6g.16xlarge
+RDS_CORES: Final = (2, 4, 8, 16, 32, 48, 64)  # of db.r6g.large to db.r6g.16xlarge
+RDS_GB_PER_CORE: Final = 8  # memory of all db.r6g
+LARGEST_MEMORY_GB: Final = RDS_CORES[-1] * RDS_GB_PER_CORE
+BROKER_CORES: Final = 2  # of kafka.m5.large
+BROKER_DISK_GB: Final = 17_592  # 16 TiB, the most that a Standard broker of Amazon MSK can have
 LARGEST_DISK_GB: Final = 70_000  # 64 TiB, of an instance of Amazon RDS
 # A stream that uses all of its capacity never catches up after a fault.
 PLANNED_SHARE: Final = 2 / 3
@@ -128,25 +131,32 @@ def cost(needed: Need, prices: dict[str, Any]) -> Cost:
         needed: what a rate needs.
         prices: the section of sizing.toml.
     """
+    dollars = {name: each["value"] for name, each in prices.items() if isinstance(each, dict)}
     vcpus, memory = services()
     streaming = max(1, math.ceil(needed.cores * (1 - KAFKA_SHARE - POSTGRES_SHARE) / STREAMING.cpus))
     vcpus += (streaming + 1) * STREAMING.cpus  # with one standby
     memory += (streaming + 1) * STREAMING.memory_gib
-    postgres_cores = max(
-        LEAST_CORES,
-        needed.cores * POSTGRES_SHARE / PLANNED_SHARE,
-        needed.postgres_memory_gb / prices["rds_gb_memory_per_vcpu"],
-    )
-    kafka_cores = max(LEAST_BROKERS * LEAST_CORES, needed.cores * KAFKA_SHARE * KAFKA_REPLICAS / PLANNED_SHARE)
     return Cost(
-        tasks=(vcpus * prices["fargate_vcpu_hour"] + memory * prices["fargate_gb_hour"]) * HOURS_PER_MONTH,
-        postgres=postgres_cores * prices["rds_vcpu_hour"] * HOURS_PER_MONTH,
-        kafka=kafka_cores * prices["msk_broker_vcpu_hour"] * HOURS_PER_MONTH,
-        storage=needed.kafka_gb * prices["msk_storage_gb_month"]
-        + needed.postgres_gb * prices["rds_storage_gb_month"]
-        + needed.archive_gb * prices["s3_gb_month"],
-        rest=prices["load_balancer_hour"] * HOURS_PER_MONTH,
+        tasks=(vcpus * dollars["fargate_vcpu_hour"] + memory * dollars["fargate_gb_hour"]) * HOURS_PER_MONTH,
+        postgres=postgres_cores(needed) * dollars["rds_vcpu_hour"] * HOURS_PER_MONTH,
+        kafka=brokers(needed) * BROKER_CORES * dollars["msk_broker_vcpu_hour"] * HOURS_PER_MONTH,
+        storage=needed.kafka_gb * dollars["msk_storage_gb_month"]
+        + needed.postgres_gb * dollars["rds_storage_gb_month"]
+        + needed.archive_gb * dollars["s3_gb_month"],
+        rest=dollars["load_balancer_hour"] * HOURS_PER_MONTH,
     )
+
+
+def postgres_cores(needed: Need) -> float:
+    """Return the vCPU of the smallest db.r6g with the cores and the memory, or more than any has if none suffices."""
+    least = max(needed.cores * POSTGRES_SHARE / PLANNED_SHARE, needed.postgres_memory_gb / RDS_GB_PER_CORE)
+    return next((cores for cores in RDS_CORES if cores >= least), least)
+
+
+def brokers(needed: Need) -> int:
+    """Return the number of brokers, which have the cores and the disk for all replicas."""
+    for_cores = needed.cores * KAFKA_SHARE * KAFKA_REPLICAS / PLANNED_SHARE / BROKER_CORES
+    return max(LEAST_BROKERS, math.ceil(for_cores), math.ceil(needed.kafka_gb / BROKER_DISK_GB))
 
 
 def measured_table() -> str:
@@ -231,8 +241,12 @@ def cost_table() -> str:
 def price_table() -> str:
     """Return the table of list prices."""
     prices = figures()["prices"]
-    rows = [f"| List price in {prices['region']}, {prices['as_of']}, to be checked | US dollars |", "|---|---|"]
-    rows += [f"| `{name}` | {value} |" for name, value in prices.items() if isinstance(value, float)]
+    rows = [f"| List price in {prices['region']} | US dollars | For | AWS's price list of |", "|---|---|---|---|"]
+    rows += [
+        f"| [`{name}`]({each['page']}) | {each['value']} | {each['product']} | {each['list']} |"
+        for name, each in prices.items()
+        if isinstance(each, dict)
+    ]
     return "\n".join(rows)
 
 

@@ -1,5 +1,6 @@
 """The benchmarks of latency, stages, growth, data preparation, training and the model, with little data."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import batch, cost, growth, latency, model, size, stages, summaries
+from benchmarks import batch, cost, growth, large_file, latency, model, size, stages, summaries
 from churn_platform.modeling import tuning
 from churn_platform.modeling.training import FOLDS, Hyperparameters, out_of_fold_probabilities
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.schema.generator import generate_customers, write_customers
+from churn_platform.schema.reader import load_customers
 from churn_platform_tests.features.customers import BANK
 
 RATE = 100
@@ -97,6 +99,26 @@ def test_data_preparation_training_and_the_scoring_of_a_file_are_measured() -> N
     assert min(found.preparation.seconds, found.training.seconds) > 0
     assert min(found.scoring_to_csv.seconds, found.scoring_to_parquet.seconds) > 0
     assert found.preparation.peak_mb < 1_000
+
+
+@pytest.mark.slow
+def test_a_large_file_is_measured_with_the_memory_of_each_process() -> None:
+    found = large_file.measure(Console(quiet=True), customers=CUSTOMERS, engines=["python"])
+
+    (engine,) = found.engines
+    assert [*engine.steps] == [*large_file.STEPS]
+    for step in engine.steps.values():
+        assert [*step.peaks] == [large_file.RUN]
+        assert 100 < step.peaks[large_file.RUN] < 1_000
+    assert re.fullmatch("[0-9a-f]{64}", engine.model)
+
+
+def test_a_large_file_is_written_in_blocks_without_a_repeated_customer(tmp_path: Path) -> None:
+    large_file.write_large_file(tmp_path / "customers.csv", 250, block=100)
+
+    found = load_customers(tmp_path / "customers.csv", BANK)
+    assert (len(found.customers), len(found.quarantined)) == (250, 0)
+    assert found.customers["RowNumber"].tolist() == [*range(1, 251)]
 
 
 @pytest.fixture

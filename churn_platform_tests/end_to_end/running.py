@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any, LiteralString, Self
 
 import httpx
+import psutil
 import psycopg
 from confluent_kafka import Producer
 from dagster_graphql import DagsterGraphQLClient
 
 from churn_platform.local.ports import ANY_FREE_PORTS
 from churn_platform.local.stack import Stack
+from churn_platform.operations.dagster_runs import Dagster, RunEvent
 from churn_platform.schema.generator import generate_customers, write_customers
 from churn_platform_tests.waiting import wait_until
 
@@ -127,6 +130,18 @@ class Running:
         run_id = self.dagster.submit_job_execution(job, tags=tags)
         wait_until(lambda: self.dagster.get_run_status(run_id).value in ("SUCCESS", "FAILURE"), 300)
         assert self.dagster.get_run_status(run_id).value == "SUCCESS", self.stack.logs("code")
+
+    def events_of(self, run_id: str) -> list[RunEvent]:
+        """Return the events of a run until now."""
+        return list(Dagster(self.stack.addresses["dagster"]).follow(run_id).read().events)
+
+    def process_of(self, run_id: str) -> psutil.Process:
+        """Return the process of a run that has started."""
+        started = (
+            re.search(r"Started process for run \(pid: (\d+)\)", each.message) for each in self.events_of(run_id)
+        )
+        (pid,) = (int(found[1]) for found in started if found)
+        return psutil.Process(pid)
 
     def materialized_batches(self) -> set[str]:
         """Return the partitions of churn_predictions that the UI shows as materialized."""

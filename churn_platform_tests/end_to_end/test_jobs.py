@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import psycopg
 import pytest
 
 from churn_platform.database import dagster_tables
-from churn_platform.operations.dagster_runs import Dagster, RunEvent
+from churn_platform.operations.dagster_runs import Dagster
 from churn_platform.orchestration.assets.training import APPLICATION
 from churn_platform_tests.commands.tree import KEYS
 from churn_platform_tests.end_to_end.running import Running
@@ -61,20 +60,10 @@ def ids(running: Running, job: str) -> set[str]:
     return {str(run["runId"]) for run in running.runs(job)}
 
 
-def events(running: Running, run_id: str) -> list[RunEvent]:
-    """Return the events of a run until now."""
-    return list(Dagster(running.stack.addresses["dagster"]).follow(run_id).read().events)
-
-
 def waiting_process(running: Running, run_id: str) -> psutil.Process:
     """Wait until the training of a run waits for the table, and return the run's process."""
     wait_until(lambda: running.value(WAITING, APPLICATION) > 0, 120, "the training to wait")
-    (pid,) = (
-        int(found[1])
-        for event in events(running, run_id)
-        if (found := re.search(r"Started process for run \(pid: (\d+)\)", event.message))
-    )
-    return psutil.Process(pid)
+    return running.process_of(run_id)
 
 
 @pytest.mark.slow
@@ -126,7 +115,7 @@ def test_a_wrong_file_fails_at_once_with_its_reason(running: Running) -> None:
     assert "data_preparation_job ended as FAILURE" in problem
     assert "read_customers_file: " in problem
     (run_id,) = ids(running, "data_preparation_job") - before  # Dagster has launched no other one
-    assert not [event for event in events(running, run_id) if event.kind == "ExecutionStepUpForRetryEvent"]
+    assert not [event for event in running.events_of(run_id) if event.kind == "ExecutionStepUpForRetryEvent"]
 
 
 @pytest.mark.slow
@@ -143,7 +132,7 @@ def test_a_run_whose_process_was_lost_is_continued_by_another(running: Running) 
     assert "The run was lost. Its successor" in progress
     found = json.loads(shown)
     assert found["run_id"] not in before | {lost}
-    assert [event.asset for event in events(running, found["run_id"]) if event.asset] == TRAINED  # not prepared again
+    assert [event.asset for event in running.events_of(found["run_id"]) if event.asset] == TRAINED  # not prepared again
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import pytest
 
 from churn_platform.files.artifacts import ARCHIVE, FOLDERS, REPORTS, join
 from churn_platform.files.s3 import split, store
-from churn_platform.operations.dagster_runs import Dagster
 from churn_platform_tests.end_to_end.conftest import ROOT, SETTINGS
 from churn_platform_tests.end_to_end.running import Running
 from churn_platform_tests.files.s3_server import Server, client
@@ -38,8 +37,7 @@ def outage(server: Server) -> Iterator[None]:
 
 def retries_of(running: Running, run_id: str) -> list[str]:
     """Return the errors after which steps of a run are tried again."""
-    found = Dagster(running.stack.addresses["dagster"]).follow(run_id).read().events
-    return [event.error for event in found if event.kind == "ExecutionStepUpForRetryEvent"]
+    return [event.error for event in running.events_of(run_id) if event.kind == "ExecutionStepUpForRetryEvent"]
 
 
 def file_of(running: Running, run_id: str) -> str:

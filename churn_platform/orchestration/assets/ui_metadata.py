@@ -41,10 +41,13 @@ def chart_metadata(chart: charts.Chart, alt: str) -> dg.MarkdownMetadataValue:
 
 
 def distributions(frame: "Frame", *columns: str) -> Metadata:
-    """Return one chart per column: a histogram of numbers or years, a bar for each of the most frequent texts."""
+    """Return one chart per column: a histogram of numbers or years, a bar for each of the most frequent texts.
+
+    Of a stored frame, no more than CHART_THREADS columns are in memory at the same time.
+    """
     names = columns[:MAX_CHARTS]
     with ThreadPoolExecutor(CHART_THREADS) as pool:
-        found = pool.map(_distribution, [frame[name] for name in names])
+        found = pool.map(lambda name: _distribution(frame[name]), names)
     return {
         f"distribution_{name}": chart_metadata(chart, f"Distribution of {name}")
         for name, chart in zip(names, found, strict=True)

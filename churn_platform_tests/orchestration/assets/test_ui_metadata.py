@@ -2,7 +2,9 @@
 
 import base64
 import re
+import weakref
 from datetime import UTC, datetime
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import dagster as dg
@@ -14,10 +16,14 @@ from hypothesis import strategies as st
 
 from churn_platform.database.batch_rows import RISK_BINS, BatchRows
 from churn_platform.database.stream_batches import Batch
+from churn_platform.files.artifacts import write_bytes
+from churn_platform.files.parquet import to_parquet
+from churn_platform.files.stored_frame import StoredFrame
 from churn_platform.orchestration.assets import charts
 from churn_platform.orchestration.assets.batches import side_tables
 from churn_platform.orchestration.assets.svg import LINE_COLOUR
 from churn_platform.orchestration.assets.ui_metadata import (
+    CHART_THREADS,
     MAX_CHARTS,
     distributions,
     preview,
@@ -128,6 +134,31 @@ def test_a_materialization_has_few_charts_however_many_columns_there_are() -> No
     many = pd.DataFrame({f"column {number}": [1.0, 2.0] for number in range(60)})
 
     assert len(distributions(many, *many)) == MAX_CHARTS
+
+
+class Watched(StoredFrame):
+    """A stored frame that knows how many of its columns have been in memory at the same time, at most."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.most = 0
+        self._read: list[weakref.ref[pd.Series]] = []
+
+    def __getitem__(self, name: str) -> pd.Series:
+        column = super().__getitem__(name)
+        self._read.append(weakref.ref(column))
+        self.most = max(self.most, sum(each() is not None for each in self._read))
+        return column
+
+
+def test_charts_of_a_stored_frame_are_made_of_few_columns_at_a_time(tmp_path: Path) -> None:
+    uri = str(tmp_path / "customers.parquet")
+    columns = {f"column {number}": np.arange(1_000.0) for number in range(MAX_CHARTS)}
+    write_bytes(uri, to_parquet(pd.DataFrame(columns)))
+    frame = Watched(uri)
+
+    assert len(distributions(frame, *columns)) == MAX_CHARTS
+    assert 0 < frame.most <= CHART_THREADS
 
 
 def test_a_preview_of_no_rows_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
