@@ -194,6 +194,7 @@ class Publisher:
                     require_lock=require_lock,
                     consumer=self._consumer,
                     seconds=self._limits.kafka_seconds,
+                    most=self._limits.transaction_predictions,
                     send=lambda predictions, ends: self._send_recovered(topic, already_published, predictions, ends),
                 )
                 recovery.run()

@@ -1,6 +1,6 @@
 """Recovery: finding and publishing predictions that an earlier run committed to PostgreSQL but did not publish."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 import polars as pl
@@ -43,6 +43,7 @@ class Recovery:
         require_lock: Callable[[psycopg.Connection], None],
         consumer: Consumer,
         seconds: float,
+        most: int,
         send: Callable[[pl.DataFrame, Mapping[int, int]], None],
     ) -> None:
         """Create the recovery.
@@ -55,6 +56,7 @@ class Recovery:
             require_lock: raises an error unless the run still holds the lock.
             consumer: of the group that carries the published offsets.
             seconds: longest wait for the published offsets.
+            most: a transaction takes no further predictions when it has so many. It has less than twice as many.
             send: publishes predictions and offsets in one transaction.
         """
         self._config = config
@@ -65,6 +67,7 @@ class Recovery:
         self._require_lock = require_lock
         self._consumer = consumer
         self._seconds = seconds
+        self._most = most
         self._send = send
 
     def run(self) -> None:
@@ -82,9 +85,8 @@ class Recovery:
             ):
                 self._publish_deleted_topic(connection, topic_id)
             published = self._published(connection)
-            rows, behind = self._unpublished(connection, self._topic.topic_id, published, self._positions)
-            if behind:
-                self._send(self._frame(rows), behind)
+            for rows, ends in self._unpublished(connection, self._topic.topic_id, published, self._positions):
+                self._send(self._frame(rows), ends)
 
     def _publish_deleted_topic(self, connection: psycopg.Connection, topic_id: str) -> None:
         """Publish the unpublished predictions of a deleted topic with the same name.
@@ -94,11 +96,10 @@ class Recovery:
         known = self._lane.select(stream_positions.published_to(connection, topic_id))
         found = self._positions_in_topic(connection, topic_id)
         published = {partition: max(offset, found.get(partition, 0)) for partition, offset in known.items()}
-        rows, _ = self._unpublished(
-            connection, topic_id, published, self._lane.select(stream_positions.next_offsets(connection, topic_id))
-        )
-        if rows:
-            self._send(self._frame(rows), {})
+        positions = self._lane.select(stream_positions.next_offsets(connection, topic_id))
+        for rows, _ in self._unpublished(connection, topic_id, published, positions):
+            if rows:
+                self._send(self._frame(rows), {})
         stream_positions.record_published(connection, topic_id, lane=self._lane)
 
     def _unpublished(
@@ -107,16 +108,26 @@ class Recovery:
         topic_id: str,
         published: Mapping[int, int],
         positions: Mapping[int, int],
-    ) -> tuple[list[tuple[object, ...]], dict[int, int]]:
-        """Return the rows of offsets from `published` up to `positions`, and the positions that are behind."""
-        behind = {p: position for p, position in positions.items() if published.get(p, 0) < position}
+    ) -> Iterator[tuple[list[tuple[object, ...]], dict[int, int]]]:
+        """Yield the rows of offsets from `published` up to `positions` in parts, and the positions after each part.
+
+        An engine may have committed millions of rows at once, which neither memory nor a transaction could hold.
+        """
         rows: list[tuple[object, ...]] = []
-        for partition, position in behind.items():
+        ends: dict[int, int] = {}
+        for partition, position in positions.items():
             start = published.get(partition, 0)
-            rows += churn_predictions.published_columns(
-                connection, self._table, topic_id=topic_id, partition=partition, start=start, end=position
-            )
-        return rows, behind
+            while start < position:
+                end = min(start + self._most, position)
+                rows += churn_predictions.published_columns(
+                    connection, self._table, topic_id=topic_id, partition=partition, start=start, end=end
+                )
+                ends[partition] = start = end
+                if len(rows) >= self._most:
+                    yield rows, ends
+                    rows, ends = [], {}
+        if ends:
+            yield rows, ends
 
     def _published(self, connection: psycopg.Connection) -> dict[int, int]:
         """Return the position up to which everything is published, by Kafka partition.

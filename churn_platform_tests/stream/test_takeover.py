@@ -12,11 +12,15 @@ from confluent_kafka import Producer
 
 from churn_platform.database import advisory_locks, model_versions, stream_batches
 from churn_platform.database.erased_customers import NOBODY
+from churn_platform.kafka import topics
 from churn_platform.kafka.clients import DiagnosticProducer
 from churn_platform.lanes import WHOLE
 from churn_platform.operations.verification.extracts import read_published
+from churn_platform.stream import faults
+from churn_platform.stream.exceptions import PublishError
+from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.result import Ending
-from churn_platform_tests.stream.streams import Stream, event
+from churn_platform_tests.stream.streams import Killed, Stream, event
 from churn_platform_tests.waiting import wait_until
 
 
@@ -43,6 +47,26 @@ def test_an_old_batch_that_is_resumed_is_published_and_closed_at_once(stream: St
     assert stream.batch(key).closed is not None
     assert stream.published_ids() == stream.table_ids()
     assert len(stream.table_ids()) == 40
+
+
+def test_what_a_dead_run_left_is_published_in_several_transactions(stream: Stream) -> None:
+    stream.commit_and_die(stream.plan(), [event(number) for number in range(600)])
+    stream.limits = replace(stream.limits, transaction_predictions=50)
+    remaining = itertools.count(-2)
+
+    def die_in_the_third_transaction(point: FaultPoint) -> None:
+        if point is FaultPoint.BEFORE_KAFKA_COMMIT and next(remaining) == 0:
+            raise Killed(point)
+
+    with faults.installed(die_in_the_third_transaction), pytest.raises(PublishError):
+        stream.stream()
+    stream.stream()
+
+    assert stream.published_ids() == stream.table_ids()
+    assert len(stream.table_ids()) == 600
+    topic = topics.describe(stream.admin, stream.config.predictions_topic)
+    markers = sum(topics.list_offsets(stream.admin, topic, topics.LATEST).values()) - 600
+    assert markers >= 600 / 50  # each transaction ends with one in each partition that it has written to
 
 
 @pytest.mark.slow
