@@ -75,9 +75,10 @@ def ledger(connection: psycopg.Connection) -> FollowedLedger:
     return FollowedLedger(connection)
 
 
-@pytest.fixture(scope="session")
+# Tests of other modules run event loops in this thread, and Playwright's runs in it as long as the browser does.
+@pytest.fixture(scope="module")
 def browser(pytestconfig: pytest.Config) -> Iterator[Browser]:
-    """One headless Chromium for all tests. Without one they are skipped, unless --require-browser is given."""
+    """One headless Chromium for the tests of a module. Without it they are skipped, or fail with --require-browser."""
     try:
         find_chromium()
     except NoChromiumError as error:
