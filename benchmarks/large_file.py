@@ -163,9 +163,7 @@ def _memory(run: psutil.Process) -> Iterator[tuple[str, float, float]]:
         for process in (run, *run.children(recursive=True)):
             with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
                 status = Path(f"/proc/{process.pid}/status").read_text()
-                sizes = {
-                    name: int(size) / KILOBYTES for name, size in re.findall(r"^Vm(HWM|RSS):\s+(\d+)", status, re.M)
-                }
+                sizes = {name: int(size) / KILOBYTES for name, size in MEMORY.findall(status)}
                 if sizes:  # a process that has just ended has none
                     yield _kind(process, run), sizes["HWM"], sizes["RSS"]
 
