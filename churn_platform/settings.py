@@ -592,7 +592,10 @@ class StreamSettings(SettingsGroup):
         description="First hour of the hourly and daily partitions (UTC). An event from before it is a dead letter.",
     )
     commit_events: int = Field(
-        default=30_000, ge=1, validation_alias="COMMIT_EVENTS", description="Maximum number of events in one commit."
+        default=30_000,
+        ge=1,
+        validation_alias="COMMIT_EVENTS",
+        description="Maximum number of events in one commit of the stream; n lanes take an n-th of it each.",
     )
     profile: StreamProfile = Field(
         default="balanced",

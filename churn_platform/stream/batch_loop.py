@@ -138,7 +138,7 @@ class BatchLoop:
             if ending is not None:
                 self._skip_transaction_markers()
                 return ending
-            most = min(self._run.config.commit_events, self._progress.free)
+            most = min(self._run.commit_events, self._progress.free)
             messages = self._gatherer.gather(most)
             self._caught_up = len(messages) < most
             if messages:

@@ -41,6 +41,15 @@ class RunContext:
         return self.config.linger * self.lane.of
 
     @property
+    def commit_events(self) -> int:
+        """Maximum number of events in one commit of the lane.
+
+        The setting's number is that of the whole stream: the data of a commit should stay in the processor's caches,
+        which lanes on one machine share.
+        """
+        return max(1, self.config.commit_events // self.lane.of)
+
+    @property
     def publish_interval(self) -> float:
         """Least time from one Kafka transaction of the lane to the next, in seconds; see linger."""
         return self.config.publish_interval * self.lane.of
