@@ -52,7 +52,7 @@ def test_a_message_has_its_time_in_utc_its_fields_and_its_error() -> None:
 
 
 def test_a_run_names_its_batch_run_lane_and_job(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOG_FORMAT", "json")
     settings.cache_clear()
@@ -70,7 +70,7 @@ def test_a_run_names_its_batch_run_lane_and_job(
     monkeypatch.undo()
     settings.cache_clear()
 
-    (entry,) = [each for each in entries(capfd.readouterr().err) if "12 predictions" in each["message"]]
+    (entry,) = [each for each in entries(capsys.readouterr().err) if "12 predictions" in each["message"]]
     assert (entry["run"], entry["job"], entry["step"]) == (result.run_id, "stream_job", "score")
     assert (entry["batch"], entry["lane"]) == ("b1", "0")
 

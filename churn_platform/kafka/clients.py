@@ -1,5 +1,6 @@
 """Kafka clients: how each is created, and errors that explain why brokers refuse one or cannot be reached."""
 
+import logging
 import math
 import re
 import time
@@ -18,6 +19,9 @@ from churn_platform.kafka.exceptions import (
     KafkaAccessError,
     KafkaSettingsError,
 )
+
+# librdkafka would print to stderr itself, in a form of its own. It hands over messages when the client is polled.
+_log = logging.getLogger("churn.kafka")
 
 Setting = str | int | float | bool
 Settings = Mapping[str, Setting]
@@ -117,7 +121,7 @@ class DiagnosticConsumer(Consumer):
 
     def __init__(self, settings: Settings) -> None:
         self.errors = ErrorHistory(settings)
-        super().__init__(_configuration(settings, self.errors))
+        super().__init__(_configuration(settings, self.errors), logger=_log)
 
 
 class DiagnosticProducer(Producer):
@@ -126,7 +130,7 @@ class DiagnosticProducer(Producer):
     def __init__(self, settings: Settings) -> None:
         self.errors = ErrorHistory(settings)
         level = min(int(settings.get("log_level", PRODUCER_LOG_LEVEL)), PRODUCER_LOG_LEVEL)
-        super().__init__({**_configuration(settings, self.errors), "log_level": level})
+        super().__init__({**_configuration(settings, self.errors), "log_level": level}, logger=_log)
 
 
 Client = Admin | DiagnosticConsumer | DiagnosticProducer

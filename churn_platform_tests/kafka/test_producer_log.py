@@ -1,5 +1,6 @@
-"""What Kafka's client prints to standard error for a producer: errors, and no retries of a healthy start."""
+"""What Kafka's client logs for a producer: errors, and no retries of a healthy start."""
 
+import logging
 import socket
 
 import pytest
@@ -20,23 +21,25 @@ def produced(producer: Producer, topic: str) -> int:
 
 
 def test_a_broker_that_has_no_producer_ids_yet_is_asked_again_without_a_line(
-    stream: Stream, capfd: pytest.CaptureFixture[str]
+    stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = int(str(stream.config.kafka.client["bootstrap.servers"]).rpartition(":")[2])
     with loading_relay(port, answers=2) as relay:
         client = {**stream.config.kafka.client, "bootstrap.servers": f"127.0.0.1:{relay.own_port}", **IDEMPOTENT}
 
-        assert produced(clients.producer(client), stream.config.events_topic) == 0
+        with caplog.at_level(logging.DEBUG, "churn.kafka"):
+            assert produced(clients.producer(client), stream.config.events_topic) == 0
 
     assert relay.refused == 2
-    assert capfd.readouterr().err == ""
+    assert "churn.kafka" not in {record.name for record in caplog.records}
 
 
-def test_a_connection_that_fails_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_connection_that_fails_is_an_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # nobody else gets the port, and nothing listens there
         address = f"127.0.0.1:{closed.getsockname()[1]}"
 
         produced(clients.producer({"bootstrap.servers": address, "message.timeout.ms": 500, **IDEMPOTENT}), "events")
 
-    assert "Connection refused" in capfd.readouterr().err
+    refused = [each for each in caplog.records if each.name == "churn.kafka" and "Connection refused" in each.message]
+    assert {each.levelname for each in refused} == {"ERROR"}

@@ -104,7 +104,7 @@ def test_several_batches_are_replayed_by_one_run_and_each_reports_it(assets: Ass
 
 
 def test_a_run_has_the_lane_that_the_sensor_gave_it_in_its_log_and_any_run_in_its_tags(
-    assets: Assets, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    assets: Assets, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOG_FORMAT", "json")
     settings.cache_clear()
@@ -114,7 +114,7 @@ def test_a_run_has_the_lane_that_the_sensor_gave_it_in_its_log_and_any_run_in_it
     streamed = assets.run("prediction_stream_job", partition_key=key, run_config=CONFIG, tags={LANE_TAG: "0"})
     replayed = assets.run("prediction_stream_job", partition_key=key, run_config=CONFIG)
 
-    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     (ended,) = [each for each in lines if "Ended by" in each["message"]]
     assert (ended["batch"], ended["run"], ended["lane"]) == (key, streamed.run_id, "0")
     (replay,) = [each for each in lines if f"Replayed {key}" in each["message"]]
