@@ -3,7 +3,7 @@
 Its columns are defined in prediction_columns.py.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -71,24 +71,29 @@ _DELETE_BATCH: Final = """
     delete from churn_predictions where batch = %s
     returning kafka_partition, kafka_offset, customer_id, event_timestamp
 """
-# The rows of some offsets, in the order in which they were read. A row belongs to the topic of its batch's range: a
-# topic that was deleted and created again has the same offsets.
+# The range of keys is what the index on batch can use.
+_IN_BATCHES: Final = sql.SQL("batch between %(first)s and %(last)s and batch = any(%(batches)s)")
+# The ranges of some offsets. A row belongs to the topic of its batch's range: a topic that was deleted and created
+# again has the same offsets.
+_OFFSETS: Final = sql.SQL("""
+    unnest(%(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[]) as w (kafka_partition, start, stop)
+    join stream_ranges r on r.topic_id = %(topic_id)s and r.kafka_partition = w.kafka_partition
+      and r.end_offset > w.start and r.start_offset < w.stop
+""")
+_BATCHES_OF_OFFSETS: Final = sql.SQL("select distinct r.batch from {offsets} order by r.batch").format(offsets=_OFFSETS)
+# The batches are given, because PostgreSQL does not use the index for batches that it has to join.
 _OF_OFFSETS: Final = sql.SQL("""
+    with p as (select * from churn_predictions where {in_batches})
     select {columns}
-    from stream_ranges r
-    join churn_predictions p
-      on p.batch = r.batch and p.kafka_partition = r.kafka_partition
-      and p.kafka_offset >= r.start_offset and p.kafka_offset < r.end_offset
-    where r.topic_id = %(topic_id)s and r.kafka_partition = %(partition)s and r.end_offset > %(start)s
-      and p.kafka_offset >= %(start)s and p.kafka_offset < %(end)s
-    order by p.kafka_offset
+    from {offsets}
+    join p on p.batch = r.batch and p.kafka_partition = r.kafka_partition
+      and p.kafka_offset >= greatest(r.start_offset, w.start) and p.kafka_offset < least(r.end_offset, w.stop)
+    order by p.kafka_partition, p.kafka_offset
 """)
 _OF_EVENTS: Final = sql.SQL("""
     select {columns} from unnest(%s::uuid[]) with ordinality as e (event_id, number)
     join churn_predictions p using (event_id) order by e.number
 """)
-# The range of keys is what the index on batch can use.
-_IN_BATCHES: Final = sql.SQL("batch between %(first)s and %(last)s and batch = any(%(batches)s)")
 _EXPORT: Final = sql.SQL("""
     copy (
         select {columns} from churn_predictions where {in_batches} order by batch, kafka_partition, kafka_offset
@@ -247,13 +252,30 @@ def copy_of_customer(connection: psycopg.Connection, customer_id: int | str, *, 
 
 
 def published_columns(
-    connection: psycopg.Connection, table: PredictionTable, *, topic_id: str, partition: int, start: int, end: int
+    connection: psycopg.Connection, table: PredictionTable, topic_id: str, offsets: Mapping[int, range]
 ) -> list[tuple[Any, ...]]:
-    """Return the published columns of the rows from offsets [start, end) of a partition of this topic, by offset."""
-    return connection.execute(
-        _OF_OFFSETS.format(columns=_published(table)),
-        {"topic_id": topic_id, "partition": partition, "start": start, "end": end},
-    ).fetchall()
+    """Return the published columns of the rows from these offsets of a topic, by partition and offset.
+
+    Args:
+        connection: to the platform's database.
+        table: churn_predictions.
+        topic_id: Kafka's id of the topic.
+        offsets: which, by Kafka partition.
+    """
+    wanted: dict[str, object] = {
+        "topic_id": topic_id,
+        "partitions": list(offsets),
+        "starts": [each.start for each in offsets.values()],
+        "ends": [each.stop for each in offsets.values()],
+    }
+    batches = [batch for (batch,) in connection.execute(_BATCHES_OF_OFFSETS, wanted)]
+    if not batches:
+        return []
+    query = _OF_OFFSETS.format(columns=_published(table), in_batches=_IN_BATCHES, offsets=_OFFSETS)
+    with connection.transaction():
+        # Without recent statistics, PostgreSQL would read the whole table, however few the batches are.
+        connection.execute("set local enable_seqscan = off")
+        return connection.execute(query, wanted | _batch_keys(batches)).fetchall()
 
 
 def published_columns_of(

@@ -113,21 +113,9 @@ class Recovery:
 
         An engine may have committed millions of rows at once, which neither memory nor a transaction could hold.
         """
-        rows: list[tuple[object, ...]] = []
-        ends: dict[int, int] = {}
-        for partition, position in positions.items():
-            start = published.get(partition, 0)
-            while start < position:
-                end = min(start + self._most, position)
-                rows += churn_predictions.published_columns(
-                    connection, self._table, topic_id=topic_id, partition=partition, start=start, end=end
-                )
-                ends[partition] = start = end
-                if len(rows) >= self._most:
-                    yield rows, ends
-                    rows, ends = [], {}
-        if ends:
-            yield rows, ends
+        for offsets in _parts({p: range(published.get(p, 0), end) for p, end in positions.items()}, self._most):
+            rows = churn_predictions.published_columns(connection, self._table, topic_id, offsets)
+            yield rows, {partition: each.stop for partition, each in offsets.items()}
 
     def _published(self, connection: psycopg.Connection) -> dict[int, int]:
         """Return the position up to which everything is published, by Kafka partition.
@@ -163,3 +151,19 @@ class Recovery:
 
     def _frame(self, rows: list[tuple[object, ...]]) -> pl.DataFrame:
         return pl.DataFrame(rows, schema=message_types(self._table), orient="row")
+
+
+def _parts(offsets: Mapping[int, range], most: int) -> Iterator[dict[int, range]]:
+    """Divide offsets of Kafka partitions into parts of at most this many, in their order."""
+    part: dict[int, range] = {}
+    room = most
+    for partition, left in offsets.items():
+        rest = left
+        while rest:
+            part[partition], rest = rest[:room], rest[room:]
+            room -= len(part[partition])
+            if not room:
+                yield part
+                part, room = {}, most
+    if part:
+        yield part

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import psycopg
 import pytest
+from psycopg import sql
 
 from churn_platform.database import batch_hours, churn_predictions, high_risk_customers, metrics, summary, verification
 from churn_platform.database.averages import averages
@@ -51,6 +52,14 @@ def table(any_schema: CustomerSchema) -> PredictionTable:
 def stored(connection: psycopg.Connection, table: PredictionTable) -> pd.DataFrame:
     rows = connection.execute("select * from churn_predictions order by kafka_offset").fetchall()
     return pd.DataFrame(rows, columns=[column.name for column in table.columns])
+
+
+def scans(connection: psycopg.Connection) -> int:
+    """How many times the transaction has read the whole table."""
+    row = connection.execute(
+        "select seq_scan from pg_stat_xact_user_tables where relname = 'churn_predictions'"
+    ).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def sums_of(schema: CustomerSchema, customers: pd.DataFrame) -> list[HourSums]:
@@ -141,12 +150,33 @@ def test_what_was_published_is_read_in_the_order_of_messages(
     connection.execute("insert into stream_ranges values (%s, 'id', 0, 0, %s)", (BATCH, COUNT))
     churn_predictions.insert_new(connection, prediction_rows(table, customers))
 
-    rows = churn_predictions.published_columns(connection, table, topic_id="id", partition=0, start=5, end=8)
+    rows = churn_predictions.published_columns(connection, table, "id", {0: range(5, 8)})
 
     names = [column.name for column in table.published]
     assert [dict(zip(names, row, strict=True))["customer_id"] for row in rows] == customers[table.schema.id][
         5:8
     ].tolist()
+
+
+def test_what_was_published_is_read_without_the_rows_of_other_batches(
+    connection: psycopg.Connection, table: PredictionTable, customers: pd.DataFrame
+) -> None:
+    connection.execute("insert into stream_topics (topic_id, topic) values ('id', 'events')")
+    connection.execute("insert into stream_batches (batch) values (%s), ('older')", (BATCH,))
+    insert = "insert into stream_ranges values (%s, 'id', 0, %s, %s, %s)"
+    connection.cursor().executemany(insert, [("older", 0, 5, 5), (BATCH, 5, COUNT, None)])
+    churn_predictions.insert_new(connection, prediction_rows(table, customers))
+    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.written)
+    others = {"event_id": sql.SQL("gen_random_uuid()"), "batch": sql.SQL("'of ' || number")}
+    values = sql.SQL(", ").join(others.get(each.name, sql.Identifier(each.name)) for each in table.written)
+    grow = sql.SQL("insert into churn_predictions ({}) select {} from churn_predictions, generate_series(1, %s) number")
+    connection.execute(grow.format(names, values), (40_000 // COUNT,))
+
+    before = scans(connection)
+    rows = churn_predictions.published_columns(connection, table, "id", {0: range(COUNT), 1: range(9)})
+
+    assert len(rows) == COUNT - 5  # of the older batch there are none
+    assert scans(connection) == before
 
 
 def test_sums_metrics_and_predictions_agree_until_one_of_them_is_changed(
