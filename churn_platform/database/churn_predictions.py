@@ -71,29 +71,30 @@ _DELETE_BATCH: Final = """
     delete from churn_predictions where batch = %s
     returning kafka_partition, kafka_offset, customer_id, event_timestamp
 """
-# The range of keys is what the index on batch can use.
-_IN_BATCHES: Final = sql.SQL("batch between %(first)s and %(last)s and batch = any(%(batches)s)")
 # The ranges of some offsets. A row belongs to the topic of its batch's range: a topic that was deleted and created
 # again has the same offsets.
-_OFFSETS: Final = sql.SQL("""
-    unnest(%(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[]) as w (kafka_partition, start, stop)
+_RANGES_OF_OFFSETS: Final = """
+    select r.batch, r.kafka_partition, greatest(r.start_offset, w.start), least(r.end_offset, w.stop)
+    from unnest(%(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[]) as w (kafka_partition, start, stop)
     join stream_ranges r on r.topic_id = %(topic_id)s and r.kafka_partition = w.kafka_partition
       and r.end_offset > w.start and r.start_offset < w.stop
-""")
-_BATCHES_OF_OFFSETS: Final = sql.SQL("select distinct r.batch from {offsets} order by r.batch").format(offsets=_OFFSETS)
-# The batches are given, because PostgreSQL does not use the index for batches that it has to join.
+    order by r.start_offset
+"""
+# Both arrays have an element for each partition. With a join instead, PostgreSQL sorts the rows of the whole batch,
+# because it expects few of them.
 _OF_OFFSETS: Final = sql.SQL("""
-    with p as (select * from churn_predictions where {in_batches})
-    select {columns}
-    from {offsets}
-    join p on p.batch = r.batch and p.kafka_partition = r.kafka_partition
-      and p.kafka_offset >= greatest(r.start_offset, w.start) and p.kafka_offset < least(r.end_offset, w.stop)
+    select {columns} from churn_predictions p
+    where p.batch = %(batch)s
+      and p.kafka_offset >= (%(starts)s::bigint[])[p.kafka_partition + 1]
+      and p.kafka_offset < (%(ends)s::bigint[])[p.kafka_partition + 1]
     order by p.kafka_partition, p.kafka_offset
 """)
 _OF_EVENTS: Final = sql.SQL("""
     select {columns} from unnest(%s::uuid[]) with ordinality as e (event_id, number)
     join churn_predictions p using (event_id) order by e.number
 """)
+# The range of keys is what the index on batch can use.
+_IN_BATCHES: Final = sql.SQL("batch between %(first)s and %(last)s and batch = any(%(batches)s)")
 _EXPORT: Final = sql.SQL("""
     copy (
         select {columns} from churn_predictions where {in_batches} order by batch, kafka_partition, kafka_offset
@@ -254,7 +255,7 @@ def copy_of_customer(connection: psycopg.Connection, customer_id: int | str, *, 
 def published_columns(
     connection: psycopg.Connection, table: PredictionTable, topic_id: str, offsets: Mapping[int, range]
 ) -> list[tuple[Any, ...]]:
-    """Return the published columns of the rows from these offsets of a topic, by partition and offset.
+    """Return the published columns of the rows from these offsets of a topic, by partition and offset in each batch.
 
     Args:
         connection: to the platform's database.
@@ -262,20 +263,29 @@ def published_columns(
         topic_id: Kafka's id of the topic.
         offsets: which, by Kafka partition.
     """
-    wanted: dict[str, object] = {
+    wanted = {
         "topic_id": topic_id,
         "partitions": list(offsets),
         "starts": [each.start for each in offsets.values()],
         "ends": [each.stop for each in offsets.values()],
     }
-    batches = [batch for (batch,) in connection.execute(_BATCHES_OF_OFFSETS, wanted)]
-    if not batches:
-        return []
-    query = _OF_OFFSETS.format(columns=_published(table), in_batches=_IN_BATCHES, offsets=_OFFSETS)
+    batches: dict[str, dict[int, range]] = {}
+    for batch, partition, start, end in connection.execute(_RANGES_OF_OFFSETS, wanted):
+        batches.setdefault(batch, {})[partition] = range(start, end)
+    query = _OF_OFFSETS.format(columns=_published(table))
+    rows: list[tuple[Any, ...]] = []
     with connection.transaction():
-        # Without recent statistics, PostgreSQL would read the whole table, however few the batches are.
+        # Without recent statistics, PostgreSQL would read the whole table for a batch.
         connection.execute("set local enable_seqscan = off")
-        return connection.execute(query, wanted | _batch_keys(batches)).fetchall()
+        for batch, ranges in batches.items():
+            found = [ranges.get(partition) for partition in range(max(ranges) + 1)]
+            bounds = {
+                "batch": batch,
+                "starts": [None if each is None else each.start for each in found],
+                "ends": [None if each is None else each.stop for each in found],
+            }
+            rows += connection.execute(query, bounds).fetchall()
+    return rows
 
 
 def published_columns_of(
