@@ -169,6 +169,10 @@ bench-cost: install ## Measure the CPU per event, beside a reference loop at the
 bench-worker: install ## Measure throughput and latency with the resident worker and without it (ARGS="--pairs 3 --seconds 20")
 	$(BIN)/python -m benchmarks.worker $(ARGS)
 
+.PHONY: bench-rows
+bench-rows: install ## Measure throughput while the table of predictions grows to ten million rows (ARGS="--backlogs 8 --events 100000 --json FILE")
+	$(BIN)/python -m benchmarks.rows $(ARGS)
+
 .PHONY: bench-lanes
 bench-lanes: install ## Measure throughput and CPU per event with 1, 2 and 3 lanes (ARGS="--rounds 2 --seconds 20 --json FILE")
 	$(BIN)/python -m benchmarks.lanes $(ARGS)

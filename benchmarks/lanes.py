@@ -132,15 +132,22 @@ class Comparison:
             work.fill(self._config.events_topic, self._customers, events)
             return Measured(self._drain(lanes, holder), self._cpu_at(rate, seconds, warm_up))
 
+    def drain(self, events: int) -> Drained:
+        """Measure one lane while it reads a backlog, which is a batch of its own."""
+        with self._waiting_runs(1, batch_events=events) as holder:
+            work.fill(self._config.events_topic, self._customers, events)
+            return self._drain(1, holder)
+
     @contextmanager
-    def _waiting_runs(self, lanes: int) -> Iterator[psycopg.Connection]:
+    def _waiting_runs(self, lanes: int, *, batch_events: int = UNENDING) -> Iterator[psycopg.Connection]:
         """Start a run of each lane; yield the connection whose lock keeps all of them from reading, until it closes."""
         topic = self._config.events_topic
         layout = stream_layouts.layout(self._connection, topic)
         stream_layouts.want(self._connection, topic, lanes, seen=layout)
         with psycopg.connect(self._config.dsn, autocommit=True) as holder:
             advisory_locks.lock_stream(holder, topic)
-            started = [_start(replace(self._task, lane=lane, lanes=lanes)) for lane in range(lanes)]
+            task = replace(self._task, events=batch_events, lanes=lanes)
+            started = [_start(replace(task, lane=lane)) for lane in range(lanes)]
             self._runs = [psutil.Process(process.pid) for process in started]
             try:
                 wait_until(

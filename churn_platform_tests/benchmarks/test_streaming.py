@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from benchmarks import lanes, startup, throughput, worker
+from benchmarks import lanes, rows, startup, throughput, worker
 from churn_platform.settings import Settings
 
 EVENTS = 4_000
@@ -48,3 +48,13 @@ def test_the_worker_is_suspended_in_one_half_of_each_pair_and_follows_in_the_oth
     for measured in (pair.on, pair.off):
         assert measured.events_per_second > 0
         assert 0 < measured.p50 <= measured.p99
+
+
+@pytest.mark.slow
+def test_backlogs_are_read_one_after_the_other_while_the_table_grows() -> None:
+    events = 4 * Settings().stream.commit_events
+
+    found = rows.measure(Console(quiet=True), backlogs=1, events=events)
+
+    assert len(found) == 2
+    assert rows.ratio(found) > 0
