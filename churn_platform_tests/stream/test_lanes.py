@@ -79,6 +79,15 @@ def test_three_live_runs_read_three_partitions_once(stream: Stream) -> None:
     require_clean(stream)
 
 
+def test_lanes_share_the_events_of_a_commit(stream: Stream) -> None:
+    stream.send([event(number) for number in range(300)])
+    for lane in stream.want_lanes(3):
+        stream.materialize(stream.plan(lane), commit_events=60)
+
+    # 100 events of each lane, in commits of at most 20. Fewer are read at once if Kafka returns fewer.
+    assert stream.value("select count(*) from stream_batches where events = 100 and commits >= 5") == 3
+
+
 def test_live_runs_end_when_the_number_changes_and_others_continue(stream: Stream) -> None:
     with live(stream, [WHOLE]) as (whole,):
         stream.send([event(number) for number in range(30)])
