@@ -28,7 +28,7 @@ from benchmarks.contenders.task import Task
 from benchmarks.latency import wait_until
 from benchmarks.machine import this_machine
 from benchmarks.servers import new_database, own_stack, processes
-from churn_platform.database import advisory_locks, stream_pauses
+from churn_platform.database import advisory_locks, metrics, stream_pauses
 from churn_platform.deployment.dagster_home import RUN_PROCESS
 from churn_platform.local.stack import Stack
 from churn_platform.settings import settings
@@ -188,7 +188,11 @@ class Comparison:
             time.sleep(seconds)
 
     def idle(self, seconds: float) -> tuple[Usage, Usage]:
-        """Return what the platform, and the reference loop with its servers, use without events."""
+        """Return what the platform, and the reference loop with its servers, use without events.
+
+        The metrics of the last events are a part of what these cost, so they are computed before.
+        """
+        wait_until(lambda: _has_all_metrics(self.config.dsn), "the metrics of the last events")
         time.sleep(WARM_UP_SECONDS)
         platform = self._use(seconds)
         with self.paused(), self._reference(FIRST_LINGER_MS):
@@ -284,6 +288,11 @@ def _has_new_rows(dsn: str) -> bool:
             "select exists (select from churn_predictions where event_timestamp > now() - interval '2 seconds')"
         ).fetchone()
     return row == (True,)
+
+
+def _has_all_metrics(dsn: str) -> bool:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        return not (metrics.dirty_hours(connection, at_most_every=0) or metrics.dirty_days(connection, at_most_every=0))
 
 
 def _of_reference(usage: Usage) -> Usage:

@@ -14,12 +14,13 @@ from churn_platform.settings import Settings, StreamProfile
 class Profile:
     """How often a stream commits and publishes while events arrive.
 
-    An event waits for half of `linger` on average, and its prediction then for half of `publish_interval`. A commit
-    costs about the same processor time for one event as for a hundred, and so does a Kafka transaction.
+    An event waits for half of `linger` on average, and its prediction then for half of `publish_interval - linger`. A
+    commit costs about the same processor time for one event as for a hundred, and so does a Kafka transaction.
 
     Attributes:
         linger: least time from one commit to the next, in seconds, for each lane of the stream.
-        publish_interval: least time from one Kafka transaction to the next, in seconds, for each lane of the stream.
+        publish_interval: time from one Kafka transaction to the next, in seconds, for each lane of the stream; see
+            PublishPace.
     """
 
     linger: float
@@ -28,8 +29,8 @@ class Profile:
 
 PROFILES: Final[Mapping[StreamProfile, Profile]] = {
     "latency": Profile(linger=0.01, publish_interval=0.0),
-    "balanced": Profile(linger=0.03, publish_interval=0.05),
-    "economy": Profile(linger=0.1, publish_interval=0.25),
+    "balanced": Profile(linger=0.03, publish_interval=0.06),
+    "economy": Profile(linger=0.1, publish_interval=0.3),
 }
 
 

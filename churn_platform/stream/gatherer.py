@@ -17,7 +17,8 @@ from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.takeover import Takeover
 from churn_platform.stream.topic_identity import TopicIdentity
 
-POLL_SECONDS: Final = 0.1
+# A message ends the wait at once. A longer one would delay the end of a run that is to end.
+POLL_SECONDS: Final = 0.25
 SETTLE_SECONDS: Final = 0.001
 # Part of the linger that is left while brokers collect messages. They have waited for a whole linger, so with one
 # broker nothing is left to wait for. With several, which answer at different times, this limits the commits.

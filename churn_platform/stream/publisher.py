@@ -1,6 +1,5 @@
 """Publishing of predictions, in a separate thread. Each Kafka transaction also commits its published offsets."""
 
-import math
 import queue
 import threading
 import time
@@ -27,6 +26,7 @@ from churn_platform.stream.exceptions import PublishError
 from churn_platform.stream.faults import FaultPoint
 from churn_platform.stream.prediction_messages import messages_of
 from churn_platform.stream.prediction_values import message_frame, message_types
+from churn_platform.stream.publish_pace import PublishPace
 from churn_platform.stream.recovery import Recovery
 from churn_platform.stream.run_context import RunContext
 from churn_platform.stream.scoring import ScoredEvents
@@ -67,7 +67,7 @@ class Publisher:
         """
         self._config = run.config
         self._lane = run.lane
-        self._publish_interval = run.publish_interval
+        self._pace = PublishPace(interval=run.publish_interval, linger=run.linger)
         self._table = prediction_table(run.config.schema)
         self._limits = run.limits
         self._environment = environment
@@ -85,7 +85,6 @@ class Publisher:
         self._queue: queue.SimpleQueue[Publication | None] = queue.SimpleQueue()
         self._queued = 0  # predictions in the queue
         self._space = threading.Condition()  # guards _queued
-        self._published_at = -math.inf  # when the last transaction began
         self._released = False
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -209,17 +208,16 @@ class Publisher:
     def _next_publications(self) -> list[Publication] | None:
         """Return the commits to publish next, at least one, up to the size of a transaction; None at the end.
 
-        They are those that are queued when the publishing interval since the last transaction is over.
+        They are those that are queued when the transaction begins; see PublishPace.
         """
         first = self._queue.get()
         if first is None or self._released:
             return None
         publications, count = [first], len(first)
-        due = self._published_at + self._publish_interval
         while count < self._limits.transaction_predictions:
-            remaining = due - time.monotonic()
+            seconds = self._pace.seconds_left(time.monotonic())
             try:
-                following = self._queue.get(timeout=remaining) if remaining > 0 else self._queue.get_nowait()
+                following = self._queue.get(timeout=seconds) if seconds else self._queue.get_nowait()
             except queue.Empty:
                 break
             if following is None:
@@ -230,7 +228,7 @@ class Publisher:
         with self._space:
             self._queued -= count
             self._space.notify()
-        self._published_at = time.monotonic()
+        self._pace.begin(time.monotonic())
         return publications
 
     def _send_recovered(

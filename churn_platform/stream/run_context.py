@@ -51,5 +51,5 @@ class RunContext:
 
     @property
     def publish_interval(self) -> float:
-        """Least time from one Kafka transaction of the lane to the next, in seconds; see linger."""
+        """Time from one Kafka transaction of the lane to the next, in seconds; see linger."""
         return self.config.publish_interval * self.lane.of
