@@ -44,6 +44,8 @@ IDLE_SECONDS: Final = 60.0
 # often in its first minutes, which takes a quarter of its CPU time. What is measured first would pay for it.
 COMPILING_RATE: Final = 500
 COMPILING_SECONDS: Final = 120.0
+# How long the metrics of the last events may take.
+METRICS_SECONDS: Final = 600.0
 # The reference loop lingers for as long as gives it the platform's p50, within this many milliseconds.
 SAME_MS: Final = 2.0
 FIRST_LINGER_MS: Final = 20.0
@@ -192,7 +194,7 @@ class Comparison:
 
         The metrics of the last events are a part of what these cost, so they are computed before.
         """
-        wait_until(lambda: _has_all_metrics(self.config.dsn), "the metrics of the last events")
+        wait_until(lambda: _has_all_metrics(self.config.dsn), "the metrics of the last events", seconds=METRICS_SECONDS)
         time.sleep(WARM_UP_SECONDS)
         platform = self._use(seconds)
         with self.paused(), self._reference(FIRST_LINGER_MS):
@@ -292,7 +294,7 @@ def _has_new_rows(dsn: str) -> bool:
 
 def _has_all_metrics(dsn: str) -> bool:
     with psycopg.connect(dsn, autocommit=True) as connection:
-        return not (metrics.dirty_hours(connection, at_most_every=0) or metrics.dirty_days(connection, at_most_every=0))
+        return not (metrics.dirty_hours(connection) or metrics.dirty_days(connection))
 
 
 def _of_reference(usage: Usage) -> Usage:

@@ -290,16 +290,16 @@ class Platform:
             thread.join()
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    """Wait for a condition.
+def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = WAIT_SECONDS) -> None:
+    """Wait for a condition, at most this many seconds.
 
     Raises:
         RuntimeError: it was not met in time.
     """
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"Waited {WAIT_SECONDS:.0f} s for {what}, without success.")
+            raise RuntimeError(f"Waited {seconds:.0f} s for {what}, without success.")
         time.sleep(0.02)
 
 

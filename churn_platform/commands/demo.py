@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from churn_platform.settings import Settings
 
 # Short batches, so that a minute shows several of them and the handover between their runs.
-DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
+DEMO_SETTINGS = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "2"}
 
 # About 2,000 a day: each customer has a few, and the days can be compared. The stream reads them in a second or two.
 HISTORY_EVENTS = 30_000

@@ -39,10 +39,13 @@ _DIRTY_HOURS: Final = """
     select d.hour_timestamp
     from dirty_hours d left join churn_metrics_hourly m using (hour_timestamp)
     where d.hour_timestamp <= now() and (m.version is null or d.version > m.version)
-      and coalesce(m.updated_at, (
-          select min(b.opened) from churn_batch_hours h join stream_batches b using (batch)
-          where h.hour_timestamp = d.hour_timestamp
-      ), '-infinity') <= now() - make_interval(secs => %s)
+      and case
+          when m.updated_at is not null then m.updated_at <= now() - make_interval(secs => %(at_most_every)s)
+          else coalesce((
+              select min(b.opened) from churn_batch_hours h join stream_batches b using (batch)
+              where h.hour_timestamp = d.hour_timestamp
+          ), '-infinity') <= now() - make_interval(secs => %(first_after)s)
+      end
     order by d.hour_timestamp
 """
 _DIRTY_DAYS: Final = """
@@ -109,16 +112,21 @@ def daily_figures(hours: "pd.DataFrame", schema: CustomerSchema) -> "pd.DataFram
     return days
 
 
-def dirty_hours(connection: psycopg.Connection, *, at_most_every: float) -> list[datetime]:
+def dirty_hours(
+    connection: psycopg.Connection, *, first_after: float = 0.0, at_most_every: float = 0.0
+) -> list[datetime]:
     """Return the hours that have begun and whose metrics are missing or out of date, in order, UTC.
 
     Args:
-        at_most_every: seconds since the metrics were computed, or since the first batch of an hour that has none.
+        connection: to the platform's database.
+        first_after: least seconds since the first batch of an hour that has no metrics yet.
+        at_most_every: least seconds since the metrics of an hour were computed.
     """
-    return [hour.astimezone(UTC) for (hour,) in connection.execute(_DIRTY_HOURS, (at_most_every,))]
+    arguments = {"first_after": first_after, "at_most_every": at_most_every}
+    return [hour.astimezone(UTC) for (hour,) in connection.execute(_DIRTY_HOURS, arguments)]
 
 
-def dirty_days(connection: psycopg.Connection, *, at_most_every: float) -> list[date]:
+def dirty_days(connection: psycopg.Connection, *, at_most_every: float = 0.0) -> list[date]:
     """Return days (UTC) whose metrics are missing, or out of date and older than `at_most_every` seconds, in order."""
     return [day for (day,) in connection.execute(_DIRTY_DAYS, (at_most_every,))]
 

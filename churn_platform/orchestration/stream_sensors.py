@@ -40,6 +40,9 @@ if TYPE_CHECKING:  # the code server needs them when a tick runs, not when it st
 TICK_SECONDS: Final = 4
 # Every third evaluation. It delays metrics by at most this long, and ticks are most of an idle stack's load.
 METRICS_TICK_SECONDS: Final = 14
+# The metrics of an hour that goes on change with each commit. To update them takes a run for the hours and one for the
+# days, half a second of CPU time each. The summaries show the present (see worker/).
+UPDATE_FACTOR: Final = 5
 OBSERVE_SECONDS: Final = 60
 # The cursor of dirty_hours_sensor: what the last tick did about outdated metrics.
 POSTPONED: Final = "postponed"
@@ -336,8 +339,10 @@ def dirty_hours_sensor(
     from churn_platform.database import metrics
 
     with postgres.connect("churn sensor") as connection:
-        hours = metrics.dirty_hours(connection, at_most_every=settings().metrics.refresh_seconds)
-        days = metrics.dirty_days(connection, at_most_every=settings().metrics.refresh_seconds)
+        first_after = settings().metrics.refresh_seconds
+        at_most_every = UPDATE_FACTOR * first_after
+        hours = metrics.dirty_hours(connection, first_after=first_after, at_most_every=at_most_every)
+        days = metrics.dirty_days(connection, at_most_every=at_most_every)
         another_starts = bool(hours or days) and is_another_starting(context.instance, connection)
     requests: list[dg.RunRequest] = []
     for job_name, starts, joined_within, key in (

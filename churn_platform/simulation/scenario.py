@@ -356,7 +356,7 @@ class Demo:
 
 
 def _metrics_are_current(connection: psycopg.Connection) -> bool:
-    return not metrics.dirty_hours(connection, at_most_every=0) and not metrics.dirty_days(connection, at_most_every=0)
+    return not metrics.dirty_hours(connection) and not metrics.dirty_days(connection)
 
 
 def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:

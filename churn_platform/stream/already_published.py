@@ -50,6 +50,11 @@ class AlreadyPublished:
             self._connection.close()
             self._connection = None
 
+    @property
+    def may_hold_new(self) -> bool:
+        """Whether new predictions may be in the topic already: the database was restored, and some were recovered."""
+        return self._connection is not None
+
     def highest(self, partition: int) -> int:
         """Return how far this partition had been published before a restore; 0 if it was not further than now."""
         return self._reached.get(partition, 0)

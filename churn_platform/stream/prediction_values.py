@@ -95,8 +95,11 @@ def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
     return missing
 
 
-def _value_of_all(column: PredictionColumn, batch: str, commits: Sequence[ScoredEvents]) -> Any:
-    """Return what `_value` does, for the rows of several commits."""
+def value_of_all(column: PredictionColumn, batch: str, commits: Sequence[ScoredEvents]) -> Any:
+    """Return an array of shape (n,) for the n rows of several commits, or the one value of all rows.
+
+    Times are microseconds since 1970. In numbers that may be missing, NaN is missing; in dates, NaT; in texts, None.
+    """
     values = [_value(column, batch, scored) for scored in commits]
     if len(values) == 1 or (not any(isinstance(each, np.ndarray) for each in values) and len(set(values)) == 1):
         return values[0]
@@ -114,7 +117,7 @@ def _series(column: PredictionColumn, batch: str, commits: Sequence[ScoredEvents
     Every expression of polars costs 0.2 ms, whatever the number of rows, so there is none here. So does every frame,
     and there is one for all commits.
     """
-    value, kind = _value_of_all(column, batch, commits), _POLARS_TYPES[column.type]
+    value, kind = value_of_all(column, batch, commits), _POLARS_TYPES[column.type]
     if column.type == "uuid":
         return pl.Series(_uuid_texts(value), dtype=pl.Binary).cast(pl.String)
     if not isinstance(value, np.ndarray):

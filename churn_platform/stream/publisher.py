@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import psycopg
 
-from churn_platform.database.prediction_columns import PredictionTable, prediction_table
+from churn_platform.database.prediction_columns import prediction_table
 from churn_platform.environments.published_offsets import (
     attributed_offsets,
     make_offsets_consumer,
@@ -24,8 +25,8 @@ from churn_platform.stream import faults
 from churn_platform.stream.already_published import AlreadyPublished
 from churn_platform.stream.exceptions import PublishError
 from churn_platform.stream.faults import FaultPoint
-from churn_platform.stream.prediction_messages import messages_of
-from churn_platform.stream.prediction_values import message_frame, message_types
+from churn_platform.stream.prediction_messages import messages, messages_of
+from churn_platform.stream.prediction_values import message_frame
 from churn_platform.stream.publish_pace import PublishPace
 from churn_platform.stream.recovery import Recovery
 from churn_platform.stream.run_context import RunContext
@@ -198,7 +199,9 @@ class Publisher:
                 )
                 recovery.run()
                 while (publications := self._next_publications()) is not None:
-                    self._send(topic, already_published, *_combined(self._table, publications))
+                    self._send(
+                        topic, already_published, self._messages(already_published, publications), _ends(publications)
+                    )
         except BaseException as error:  # check() raises it in the main thread
             self._error = error
         finally:
@@ -235,17 +238,32 @@ class Publisher:
         self, topic: Topic, already_published: AlreadyPublished, predictions: pl.DataFrame, ends: Mapping[int, int]
     ) -> None:
         before = self.published
-        self._send(topic, already_published, predictions, ends)
+        self._send(topic, already_published, messages_of(already_published.remove_from(predictions)), ends)
         self.recovered += self.published - before
 
+    def _messages(
+        self, already_published: AlreadyPublished, publications: Sequence[Publication]
+    ) -> list[dict[str, Any]]:
+        """Return the messages of several commits to one batch."""
+        predictions = [each.predictions for each in publications if each.predictions]
+        if not predictions:
+            return []
+        batch = publications[0].batch
+        if already_published.may_hold_new:
+            return messages_of(already_published.remove_from(message_frame(self._table, batch, predictions)))
+        return messages(self._table, batch, predictions)
+
     def _send(
-        self, topic: Topic, already_published: AlreadyPublished, predictions: pl.DataFrame, ends: Mapping[int, int]
+        self,
+        topic: Topic,
+        already_published: AlreadyPublished,
+        predictions: list[dict[str, Any]],
+        ends: Mapping[int, int],
     ) -> None:
         """Publish predictions, and the position that they reach as published offsets, in one transaction."""
-        predictions = already_published.remove_from(predictions)
         self._producer.begin()
-        if len(predictions):
-            self._producer.send(self._config.predictions_topic, messages_of(predictions))
+        if predictions:
+            self._producer.send(self._config.predictions_topic, predictions)
         if ends:
             offsets = [
                 published_offset(
@@ -260,12 +278,9 @@ class Publisher:
         self.published += len(predictions)
 
 
-def _combined(table: PredictionTable, publications: Sequence[Publication]) -> tuple[pl.DataFrame, dict[int, int]]:
-    """Return the predictions of several commits to one batch, and the position after them, by Kafka partition."""
+def _ends(publications: Sequence[Publication]) -> dict[int, int]:
+    """Return the position after several commits, by Kafka partition."""
     ends: dict[int, int] = {}
     for publication in publications:
         ends.update(publication.ends)
-    predictions = [each.predictions for each in publications if each.predictions]
-    if not predictions:
-        return pl.DataFrame(schema=message_types(table)), ends
-    return message_frame(table, publications[0].batch, predictions), ends
+    return ends

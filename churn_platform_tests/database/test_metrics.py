@@ -41,9 +41,9 @@ def figures(database: str, start: datetime = HOUR, hours: int = 1) -> pd.DataFra
         return metrics.hourly_figures(connection, SCHEMA, start, start + timedelta(hours=hours))
 
 
-def dirty(database: str, at_most_every: float = 0) -> list[datetime]:
+def dirty(database: str, *, first_after: float = 0, at_most_every: float = 0) -> list[datetime]:
     with psycopg.connect(database) as connection:
-        return metrics.dirty_hours(connection, at_most_every=at_most_every)
+        return metrics.dirty_hours(connection, first_after=first_after, at_most_every=at_most_every)
 
 
 def store(database: str, frame: pd.DataFrame) -> None:
@@ -107,10 +107,10 @@ def test_an_hour_that_keeps_changing_is_asked_for_at_most_every_so_often(databas
     add(database, "first", HOUR)
 
     assert dirty(database, at_most_every=3600) == []
-    assert dirty(database, at_most_every=0) == [HOUR]
+    assert dirty(database, first_after=3600) == [HOUR]
 
 
-def test_the_first_figures_of_an_hour_wait_as_long_after_its_first_batch(database: str) -> None:
+def test_the_first_figures_of_an_hour_wait_after_its_first_batch(database: str) -> None:
     add(database, "first", HOUR)
     with psycopg.connect(database) as connection:
         connection.execute(
@@ -118,8 +118,8 @@ def test_the_first_figures_of_an_hour_wait_as_long_after_its_first_batch(databas
             "values ('first', now() - interval '70 s', now() - interval '60 s')"
         )
 
-    assert dirty(database, at_most_every=3600) == []
-    assert dirty(database, at_most_every=30) == [HOUR]
+    assert dirty(database, first_after=3600) == []
+    assert dirty(database, first_after=30, at_most_every=3600) == [HOUR]
 
 
 def test_an_hour_that_has_not_begun_waits(database: str) -> None:

@@ -1,6 +1,7 @@
 """Rows, messages and sums of predictions follow from the customer schema."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -14,7 +15,7 @@ from churn_platform.decoding.events import EventColumns, EventDecoder
 from churn_platform.schema.columns import Column
 from churn_platform.schema.customer_schema import CustomerSchema
 from churn_platform.stream.commit_rows import hour_sums
-from churn_platform.stream.prediction_messages import messages_of
+from churn_platform.stream.prediction_messages import messages, messages_of
 from churn_platform.stream.prediction_values import message_frame, message_types, prediction_rows
 from churn_platform.stream.scoring import ScoredEvents
 from churn_platform_tests.decoding.schemas import NULL, schemas
@@ -47,10 +48,10 @@ def test_a_message_has_the_values_of_its_event(data: st.DataObject, schema: Cust
     table = prediction_table(schema)
 
     frame = message_frame(table, BATCH, [scored(events)])
-    messages = messages_of(frame)
+    sent_messages = messages_of(frame)
 
     assert dict(frame.schema) == message_types(table)
-    for customer, sent in zip(several, messages, strict=True):
+    for customer, sent in zip(several, sent_messages, strict=True):
         document = json.loads(sent["value"])
         assert sent["key"] == str(customer[schema.id])
         assert document["customer_id"] == customer[schema.id]
@@ -61,6 +62,20 @@ def test_a_message_has_the_values_of_its_event(data: st.DataObject, schema: Cust
             elif column.single_precision:
                 value = value and pytest.approx(value, rel=1e-6)
             assert document[column.column] == value
+
+
+@given(data=st.data(), schema=schemas())
+@hypothesis_settings(max_examples=examples(40), deadline=None)
+def test_messages_of_few_predictions_are_those_of_many(data: st.DataObject, schema: CustomerSchema) -> None:
+    several = data.draw(st.lists(customers(schema), min_size=2, max_size=6))
+    events, _ = decoded(
+        *(message(as_json(each), offset=n) for n, each in enumerate(several)), decoder=EventDecoder(schema)
+    )
+    table, commit = prediction_table(schema), scored(events)
+    for commits in ([commit], [commit, replace(commit, model_version=4, predicted_at=1_795_000_000_250_001)]):
+        few, many = messages(table, BATCH, commits), messages_of(message_frame(table, BATCH, commits))
+        assert [each["key"] for each in few] == [each["key"] for each in many]
+        assert [json.loads(each["value"]) for each in few] == [json.loads(each["value"]) for each in many]
 
 
 def test_a_row_has_null_where_a_value_is_missing() -> None:

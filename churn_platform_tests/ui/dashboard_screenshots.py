@@ -36,7 +36,7 @@ from churn_platform_tests.end_to_end.running import Running, running_platform
 from churn_platform_tests.ui.pictures import IMAGES, SCALE, WIDTH
 from churn_platform_tests.waiting import wait_until
 
-SETTINGS: Final = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "10"}
+SETTINGS: Final = {"BATCH_SECONDS": "15", "METRICS_SECONDS": "2"}
 CUSTOMERS: Final = 10_000
 USER: Final = "erika"
 # About 200 a minute in the last hour, and 20,000 on each day before.
