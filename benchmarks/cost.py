@@ -194,7 +194,12 @@ class Comparison:
 
         The metrics of the last events are a part of what these cost, so they are computed before.
         """
-        wait_until(lambda: _has_all_metrics(self.config.dsn), "the metrics of the last events", seconds=METRICS_SECONDS)
+        wait_until(
+            lambda: _has_all_metrics(self.config.dsn),
+            "the metrics of the last events",
+            seconds=METRICS_SECONDS,
+            pause=1.0,
+        )
         time.sleep(WARM_UP_SECONDS)
         platform = self._use(seconds)
         with self.paused(), self._reference(FIRST_LINGER_MS):

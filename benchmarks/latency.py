@@ -290,8 +290,8 @@ class Platform:
             thread.join()
 
 
-def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = WAIT_SECONDS) -> None:
-    """Wait for a condition, at most this many seconds.
+def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = WAIT_SECONDS, pause: float = 0.02) -> None:
+    """Wait for a condition, at most this many seconds, with pauses of this length between two looks at it.
 
     Raises:
         RuntimeError: it was not met in time.
@@ -300,7 +300,7 @@ def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = WAIT_SE
     while not holds():
         if time.monotonic() > deadline:
             raise RuntimeError(f"Waited {seconds:.0f} s for {what}, without success.")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def measure(

@@ -6,6 +6,7 @@ Its columns are defined in prediction_columns.py.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
+from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -78,7 +79,6 @@ _RANGES_OF_OFFSETS: Final = """
     from unnest(%(partitions)s::integer[], %(starts)s::bigint[], %(ends)s::bigint[]) as w (kafka_partition, start, stop)
     join stream_ranges r on r.topic_id = %(topic_id)s and r.kafka_partition = w.kafka_partition
       and r.end_offset > w.start and r.start_offset < w.stop
-    order by r.start_offset
 """
 # Both arrays have an element for each partition. With a join instead, PostgreSQL sorts the rows of the whole batch,
 # because it expects few of them.
@@ -255,7 +255,7 @@ def copy_of_customer(connection: psycopg.Connection, customer_id: int | str, *, 
 def published_columns(
     connection: psycopg.Connection, table: PredictionTable, topic_id: str, offsets: Mapping[int, range]
 ) -> list[tuple[Any, ...]]:
-    """Return the published columns of the rows from these offsets of a topic, by partition and offset in each batch.
+    """Return the published columns of the rows from these offsets of a topic, by partition and offset.
 
     Args:
         connection: to the platform's database.
@@ -285,7 +285,9 @@ def published_columns(
                 "ends": [None if each is None else each.stop for each in found],
             }
             rows += connection.execute(query, bounds).fetchall()
-    return rows
+    # An earlier event of a partition is published earlier, whichever batch it is in.
+    names = [column.name for column in table.published]
+    return sorted(rows, key=itemgetter(names.index("kafka_partition"), names.index("kafka_offset")))
 
 
 def published_columns_of(

@@ -14,8 +14,8 @@ from churn_platform.settings import Settings, StreamProfile
 class Profile:
     """How often a stream commits and publishes while events arrive.
 
-    An event waits for half of `linger` on average, and its prediction then for half of `publish_interval - linger`. A
-    commit costs about the same processor time for one event as for a hundred, and so does a Kafka transaction.
+    An event waits for half of `linger` on average, and its prediction then for half of what `publish_interval` exceeds
+    it by. A commit costs about the same processor time for one event as for a hundred, and so does a Kafka transaction.
 
     Attributes:
         linger: least time from one commit to the next, in seconds, for each lane of the stream.

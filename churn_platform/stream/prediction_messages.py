@@ -37,6 +37,8 @@ def messages_of(predictions: pl.DataFrame) -> list[dict[str, Any]]:
     Args:
         predictions: a frame with the columns of `message_types`.
     """
+    if not len(predictions):
+        return []
     columns = [
         pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ") if name in _TIMES else pl.col(name)
         for name in predictions.columns

@@ -7,15 +7,16 @@ class PublishPace:
     """Begins a transaction with the commit that comes nearest to the end of the publishing interval.
 
     If it began at the end of the interval, the predictions of the latest commit would wait until then, although the
-    next commit may come a few milliseconds later and would need a transaction of its own.
+    next commit may come a few milliseconds later and would need a transaction of its own. While events are frequent, a
+    commit comes every `linger`; a commit that none follows waits half of it longer than the interval.
     """
 
     def __init__(self, *, interval: float, linger: float) -> None:
         """Begin the first transaction without a wait.
 
         Args:
-            interval: time from one transaction to the next while commits are frequent, in seconds; 0: each commit has
-                its own transaction.
+            interval: time from one transaction to the next while commits are frequent, in seconds; 0: a transaction
+                begins with the first commit after the one before it has ended.
             linger: least time from one commit to the next, in seconds.
         """
         self._interval = interval

@@ -56,7 +56,7 @@ class Recovery:
             require_lock: raises an error unless the run still holds the lock.
             consumer: of the group that carries the published offsets.
             seconds: longest wait for the published offsets.
-            most: a transaction takes no further predictions when it has so many. It has less than twice as many.
+            most: a transaction covers at most this many offsets.
             send: publishes predictions and offsets in one transaction.
         """
         self._config = config
@@ -111,11 +111,18 @@ class Recovery:
     ) -> Iterator[tuple[list[tuple[object, ...]], dict[int, int]]]:
         """Yield the rows of offsets from `published` up to `positions` in parts, and the positions after each part.
 
-        An engine may have committed millions of rows at once, which neither memory nor a transaction could hold.
+        An engine may have committed millions of rows at once, which neither memory nor a transaction could hold. Parts
+        without rows, such as offsets that were skipped, are joined with the next one.
         """
+        ends: dict[int, int] = {}
         for offsets in _parts({p: range(published.get(p, 0), end) for p, end in positions.items()}, self._most):
             rows = churn_predictions.published_columns(connection, self._table, topic_id, offsets)
-            yield rows, {partition: each.stop for partition, each in offsets.items()}
+            ends.update({partition: each.stop for partition, each in offsets.items()})
+            if rows:
+                yield rows, ends
+                ends = {}
+        if ends:
+            yield [], ends
 
     def _published(self, connection: psycopg.Connection) -> dict[int, int]:
         """Return the position up to which everything is published, by Kafka partition.

@@ -141,6 +141,21 @@ def test_freshness_names_what_is_late(site: Site, connection: psycopg.Connection
     assert "Not up to date: Stream, Hourly metrics." in page.text
 
 
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize(("age", "state"), [("4 minutes", "✓ fine"), ("20 minutes", "✗ late")])
+def test_hours_that_still_change_are_late_only_if_nobody_updates_them(
+    site: Site, connection: psycopg.Connection, age: str, state: str
+) -> None:
+    connection.execute("insert into dirty_hours select now() - n * interval '1 hour', 2 from generate_series(1, 5) n")
+    connection.execute(
+        "insert into churn_metrics_hourly (hour_timestamp, total_predictions, churn_count, high_risk_count, "
+        "age_count, version, updated_at) select hour_timestamp, 1, 0, 0, 1, 1, now() - %s::interval from dirty_hours",
+        (age,),
+    )
+    states = {row[0]: row[1] for row in site.page("/quality").rows("The latest data of each part")}
+    assert states["Hourly metrics"] == state
+
+
 def test_failed_checks_lead_to_dagster(site: Site, connection: psycopg.Connection) -> None:
     stream_lag.record(connection, waiting=0, problem="")
     assert "No asset check fails" in site.page("/quality").text

@@ -158,6 +158,25 @@ def test_what_was_published_is_read_in_the_order_of_messages(
     ].tolist()
 
 
+def test_of_two_batches_the_rows_of_a_partition_are_in_the_order_of_its_offsets(
+    connection: psycopg.Connection, table: PredictionTable, customers: pd.DataFrame
+) -> None:
+    connection.execute("insert into stream_topics (topic_id, topic) values ('id', 'events')")
+    connection.execute("insert into stream_batches (batch) values (%s), ('later')", (BATCH,))
+    insert = "insert into stream_ranges values (%s, 'id', %s, %s, %s, %s)"
+    # Of the later batch, another partition has lower offsets than those of the first batch.
+    connection.cursor().executemany(
+        insert, [(BATCH, 0, 5, 8, 8), ("later", 0, 8, COUNT, None), ("later", 1, 0, 9, None)]
+    )
+    churn_predictions.insert_new(connection, prediction_rows(table, customers))
+    connection.execute("update churn_predictions set batch = 'later' where kafka_offset >= 8")
+
+    rows = churn_predictions.published_columns(connection, table, "id", {1: range(9), 0: range(5, COUNT)})
+
+    offset = [column.name for column in table.published].index("kafka_offset")
+    assert [row[offset] for row in rows] == list(range(5, COUNT))
+
+
 def test_what_was_published_is_read_without_the_rows_of_other_batches(
     connection: psycopg.Connection, table: PredictionTable, customers: pd.DataFrame
 ) -> None:

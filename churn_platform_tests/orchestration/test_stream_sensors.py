@@ -75,7 +75,7 @@ class Ticks:
         """Send events."""
         producer = Producer({**settings().kafka_client, "acks": "all"})
         for number in range(count):
-            producer.produce(settings().topics.events, json.dumps(event(number)).encode())
+            producer.produce(settings().topics.events, json.dumps(event(number)).encode(), key=str(number))
         assert producer.flush(30) == 0
 
     def age_what_is_missing(self, *, seconds: float) -> None:
@@ -505,6 +505,29 @@ def test_an_hour_that_changed_makes_its_day_dirty(ticks: Ticks) -> None:
     assert [(request.job_name, request.partition_key) for request in result.run_requests or []] == [
         ("daily_metrics_job", day_key(hour))
     ]
+
+
+@pytest.mark.parametrize(("age", "jobs"), [(2, []), (6, ["hourly_metrics_job"])])
+def test_an_hour_that_goes_on_changing_is_updated_more_rarely_than_it_is_computed_first(
+    ticks: Ticks, age: int, jobs: list[str]
+) -> None:
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    updated = timedelta(seconds=age * settings().metrics.refresh_seconds)
+    with ticks.connect() as connection:
+        batch_hours.mark_dirty(connection, [hour])
+        batch_hours.mark_dirty(connection, [hour])
+        connection.execute(
+            "insert into churn_metrics_hourly (hour_timestamp, total_predictions, churn_count, high_risk_count, "
+            "age_count, version, updated_at) values (%s, 1, 0, 0, 1, 1, now() - %s)",
+            (hour, updated),
+        )
+        connection.execute(
+            "insert into churn_metrics_daily (date, total_predictions, churn_count, high_risk_count, age_count, "
+            "version, updated_at) values (%s, 1, 0, 0, 1, 1, now() - %s)",
+            (hour.date(), updated),
+        )
+
+    assert [request.job_name for request in ticks.tick(dirty_hours_sensor).run_requests or []] == jobs
 
 
 def test_metrics_that_are_being_computed_are_not_requested_twice(ticks: Ticks) -> None:

@@ -50,7 +50,7 @@ SILENT: Final = timedelta(seconds=60)
 SLOW_COMMIT: Final = timedelta(minutes=5)
 """If events wait and none was read for this long, the page says so."""
 MOST_DIRTY_HOURS: Final = 2
-"""The present hour and the one before change all the time. More hours mean that metrics are not computed."""
+"""The present hour and the one before may have no metrics yet. More hours mean that metrics are not computed."""
 CHECK_FAILED: Final = "check-failed"
 _RUN: Final = re.compile(r"run ([0-9a-f-]{36})")
 

@@ -66,13 +66,15 @@ _RATES: Final = """
     from drift_daily join days using (date)
     group by date, feature order by date desc, feature
 """
+# Metrics of an hour that goes on changing are updated every five minutes, with the default settings.
 _FRESHNESS: Final = """
     select
         (select max(last_commit) from stream_batches) as last_commit,
         (select max(hour_timestamp) from churn_metrics_hourly) as metrics_hour,
         (select max(date) from churn_metrics_daily) as metrics_day,
         (select count(*) from dirty_hours d left join churn_metrics_hourly m using (hour_timestamp)
-            where m.version is null or m.version < d.version) as dirty_hours,
+            where m.version is null
+              or (m.version < d.version and m.updated_at < now() - interval '15 minutes')) as dirty_hours,
         (select max(hour_timestamp) from drift_hourly) as drift_hour,
         (select max(date) from drift_daily) as drift_day,
         (select max(received_at) from customer_outcomes) as last_outcome,
@@ -143,7 +145,10 @@ class Rates:
 
 @dataclass(frozen=True)
 class Freshness:
-    """When each part of the platform last had new data. `dirty_hours` have metrics that are not up to date."""
+    """When each part of the platform last had new data.
+
+    `dirty_hours` have no metrics, or have needed an update for long.
+    """
 
     last_commit: datetime | None
     metrics_hour: datetime | None
