@@ -703,8 +703,8 @@ class MetricsSettings(SettingsGroup):
         default=60,
         ge=0,
         validation_alias="METRICS_SECONDS",
-        description="Seconds from the first event of an hour to its first metrics. Metrics of hours and days "
-        "are updated at most every five times as long.",
+        description="Seconds from the first event of an hour to its first metrics. Updates of hours and days "
+        "are at least five times as long apart.",
     )
 
 
